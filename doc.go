@@ -1,0 +1,2 @@
+// Package streamhouse is event streaming that lives on object storage.
+package streamhouse

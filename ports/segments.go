@@ -1,0 +1,44 @@
+package ports
+
+import "context"
+
+// SegmentStore keeps immutable objects under keys of the form
+// "segments/0f/0190...": relative, slash separated, made of [a-z0-9/-].
+type SegmentStore interface {
+	// Put creates the object key with the bytes body. When it returns nil the
+	// object is durable and complete. It never replaces an object: among any number of
+	// racing Puts of one key, in any processes, exactly one succeeds.
+	//
+	// ErrObjectExists (Definite): the key is taken, perhaps by an earlier attempt of the
+	// same Put; Stat tells. Transient: nothing was created, such as when the disk is
+	// full. Ambiguous: the object may exist or appear later; the same Put again is safe.
+	Put(ctx context.Context, key string, body []byte) error
+
+	// ReadRange returns length bytes from position on. The slice is the
+	// caller's.
+	//
+	// ErrObjectNotFound (Definite): there is no such object. domain.ErrCorrupt: it ends
+	// before position+length.
+	ReadRange(ctx context.Context, key string, position, length int64) ([]byte, error)
+
+	// Stat returns size and CRC32C of the object as it is stored.
+	// ErrObjectNotFound if there is none.
+	Stat(ctx context.Context, key string) (ObjectInfo, error)
+
+	// Delete removes the object, durably. A missing object is a success.
+	Delete(ctx context.Context, key string) error
+
+	// List returns up to limit objects whose keys are greater than after, in
+	// key order. Remains of unfinished Puts are not listed.
+	List(ctx context.Context, after string, limit int) ([]ObjectInfo, error)
+}
+
+// ObjectInfo describes a stored object.
+type ObjectInfo struct {
+	Key  string
+	Size int64
+	// CRC32C covers all bytes of the object. List leaves it 0.
+	CRC32C uint32
+	// ModifiedUnixMilli is when the object was created, on the store's clock.
+	ModifiedUnixMilli int64
+}

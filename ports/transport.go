@@ -1,0 +1,93 @@
+package ports
+
+import (
+	"context"
+	"time"
+
+	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/commit"
+)
+
+// Transport brings encoded batches into the log: by writing segments directly,
+// or through an agent.
+type Transport interface {
+	// Append takes batches over, in order. It returns when their order is
+	// fixed: a batch of a later Append call never enters the log before one of an earlier
+	// call of the same producer and partition. It blocks while the transport has no room, and
+	// returns an error only if it took over none of them (then settle is not called).
+	//
+	// Afterwards settle is called exactly once for each index of batches, from
+	// any goroutine, in any order; not later than shortly after ctx ends: a batch whose fate is
+	// open by then is settled with an Ambiguous error though it may yet be stored. Settle must not
+	// block. The bytes of a batch must not change before its settle.
+	//
+	// A batch may be appended again after any settlement; a batch with a
+	// producer is stored once at most, whatever the number of Appends.
+	Append(ctx context.Context, batches []Batch, settle func(i int, r AppendResult)) error
+
+	// Close settles everything taken over, and releases the transport. Later
+	// Appends return domain.ErrClosed.
+	Close(ctx context.Context) error
+}
+
+// Batch is one encoded record batch (see domain/batch) for one partition. Its
+// producer, sequence and count are in its bytes.
+type Batch struct {
+	commit.PartitionKey
+	Bytes []byte
+}
+
+// AppendResult is a batch's fate.
+//
+// Err nil: stored, Base is the first record's offset. domain.ErrOffsetUnknown: stored, offset
+// forgotten. domain.ErrTopicNotFound, domain.ErrFenced, domain.ErrSessionExpired, domain.ErrCorrupt: refused,
+// not stored by this Append. domain.ErrOutOfOrder: refused, a batch before it is not stored. Others: see KindOf.
+type AppendResult struct {
+	Base domain.Offset
+	Err  error
+}
+
+// Fetcher reads committed batches: from the stores, or through an agent.
+type Fetcher interface {
+	// Fetch reads from each partition's offset on. If none has anything it
+	// waits up to MaxWait for the first to get something, and returns what there is then. It
+	// returns one FetchedPartition for each requested, in order; it may
+	// leave some empty to stay within MaxBytes, and takes turns between calls so that none is
+	// starved. The error means that nothing could be read.
+	Fetch(ctx context.Context, r FetchRequest) ([]FetchedPartition, error)
+
+	// OffsetAt returns the offset of the first record whose timestamp is at
+	// least t, and the high watermark if there is none. Timestamps need not rise with offsets.
+	// domain.ErrTopicNotFound, domain.ErrInvalidPartition.
+	OffsetAt(ctx context.Context, key commit.PartitionKey, t time.Time) (domain.Offset, error)
+}
+
+// FetchRequest asks for records of several partitions.
+type FetchRequest struct {
+	Partitions []FetchPosition
+	// MaxBytes bounds the stored bytes returned, except that the first extent
+	// of one partition is always returned. 0 asks for the bounds only.
+	MaxBytes int64
+	// MaxWait is how long to wait for data. 0 does not wait.
+	MaxWait time.Duration
+}
+
+// FetchPosition is where to read on in one partition.
+type FetchPosition struct {
+	commit.PartitionKey
+	Offset domain.Offset
+}
+
+// FetchedPartition is what one partition gave.
+type FetchedPartition struct {
+	LogStart      domain.Offset
+	HighWatermark domain.Offset
+	// Batches holds whole record batches, one after the other, their base
+	// offsets set. The first may begin before the requested offset: skip those records. CRCs
+	// are not checked yet: whoever decodes checks them. The bytes are the caller's.
+	Batches []byte
+	// Err concerns this partition only: *domain.OutOfRangeError (without the
+	// topic's name), domain.ErrTopicNotFound, domain.ErrInvalidPartition, *domain.CorruptError,
+	// or a failed read.
+	Err error
+}
