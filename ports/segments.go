@@ -1,9 +1,19 @@
 package ports
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/streamhouse/streamhouse/domain"
+)
+
+// MaxObjectKeyBytes is the longest key of an object.
+const MaxObjectKeyBytes = 255
 
 // SegmentStore keeps immutable objects under keys of the form
-// "segments/0f/0190...": relative, slash separated, made of [a-z0-9/-].
+// "segments/0f/0190...": relative, slash separated, made of [a-z0-9/-], see
+// CheckObjectKey. A call with another key, or with a negative range, is a Definite error.
 type SegmentStore interface {
 	// Put creates the object key with the bytes body. When it returns nil the
 	// object is durable and complete. It never replaces an object: among any number of
@@ -41,4 +51,30 @@ type ObjectInfo struct {
 	CRC32C uint32
 	// ModifiedUnixMilli is when the object was created, on the store's clock.
 	ModifiedUnixMilli int64
+}
+
+// CheckObjectKey accepts what SegmentStore calls a key, and so nothing that
+// could lead out of a store's folder or bucket prefix.
+func CheckObjectKey(key string) error {
+	bad := len(key) > MaxObjectKeyBytes
+	for part := range strings.SplitSeq(key, "/") {
+		bad = bad || part == "" || strings.Trim(part, "abcdefghijklmnopqrstuvwxyz0123456789-") != ""
+	}
+	if bad {
+		return fmt.Errorf("object key %.80q: want at most %d bytes of a-z 0-9 - in parts between single slashes", key, MaxObjectKeyBytes)
+	}
+	return nil
+}
+
+// CheckRange reports a range that an object of size bytes does not have:
+// domain.ErrCorrupt if the object ends too early, since nobody asks for bytes that were
+// never written.
+func CheckRange(position, length, size int64) error {
+	if position < 0 || length < 0 {
+		return fmt.Errorf("range of %d bytes at %d: want neither to be negative", length, position)
+	}
+	if position > size || length > size-position {
+		return &domain.CorruptError{What: fmt.Sprintf("object ends at %d, before the range of %d bytes at %d", size, length, position)}
+	}
+	return nil
 }
