@@ -2,6 +2,7 @@ package ports
 
 import (
 	"context"
+	"time"
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
@@ -63,7 +64,8 @@ type Topics interface {
 // Log gives offsets to uploaded segments and tells readers where records are.
 type Log interface {
 	// Reserve makes n new segments, 1 to 1024, in state pending, and returns
-	// their ids and object keys. What is never committed becomes garbage.
+	// their ids and object keys. What is never committed becomes garbage. Another n
+	// is a Definite error.
 	Reserve(ctx context.Context, n int) ([]SegmentRef, error)
 
 	// Commit enters uploaded segments into the log, in the given order, in one
@@ -71,10 +73,11 @@ type Log interface {
 	// returns one CommitResult a segment.
 	//
 	// Per segment: pending is judged by commit.Decide and becomes committed, or
-	// deleting if nothing in it is live; committed returns the outcomes stored by the
+	// deleting if nothing in it is live. One that was committed before, whatever became of it
+	// since (nothing in it was live, or its records are deleted), returns the outcomes stored by the
 	// first commit and changes nothing else (but writes, so that its own durability covers
-	// the first); any other state, or an unknown id, is a Definite error in the result's Err, and
-	// the other segments are not affected.
+	// the first). One that became garbage uncommitted, or an unknown id, is a Definite
+	// error in the result's Err, and the other segments are not affected.
 	//
 	// An error means that no segment's result is known: see KindOf. After an
 	// Ambiguous one the same call again settles it.
@@ -98,18 +101,30 @@ type Log interface {
 
 	// Subscribe calls wake after any commit that may have raised a high
 	// watermark, at once for commits through this store value and within 50 ms for those of
-	// other processes. It may also call wake for no reason. Wake must not block. Wake-ups carry no
-	// data: the reader plans again. An idle subscription costs no measurable work.
+	// other processes. It may also call wake for no reason, and from several goroutines. Wake
+	// must not block, nor call the store or cancel. Wake-ups carry no data: the reader
+	// plans again. An idle subscription costs no measurable work.
 	//
 	// Cancel ends it; wake is not called after cancel has returned.
 	Subscribe(wake func()) (cancel func())
 }
 
-// Producers keeps the sessions of idempotent producers.
+// ProducerExpiry is how long a producer session outlives its last accepted
+// batch, or its registration if it has none.
+const ProducerExpiry = 24 * time.Hour
+
+// Producers keeps the sessions of idempotent producers. A session that was idle
+// for ProducerExpiry, on the store's clock, is gone: its batches are refused as
+// commit.UnknownProducer from then on.
 type Producers interface {
 	// RegisterProducer opens a session. With an empty name it has a new
 	// producer id and epoch 0. With a name the id is the one of all sessions of that name and
-	// the epoch is the next; sessions of older epochs are fenced from then on.
+	// the epoch is the next; sessions of older epochs are fenced from then on. The id and
+	// the epoch of a name do not expire.
+	//
+	// After epoch 32767 a name gets a new id and epoch 0, and the old id is forgotten:
+	// its sessions are refused as commit.UnknownProducer.
+	//
 	// domain.ErrInvalidName if the name is not valid.
 	RegisterProducer(ctx context.Context, name string) (ProducerSession, error)
 
@@ -117,7 +132,7 @@ type Producers interface {
 	// it is stored already, or it never will be and the sequences after it may follow. See
 	// sequence.State.Abandon for the rules and commit.Outcome for the answer: Duplicate with
 	// its offset if it is stored, Accepted with -1 if it never will be, else as a
-	// commit would answer.
+	// commit would answer; commit.Abandon decides.
 	AbandonBatch(ctx context.Context, b AbandonedBatch) (commit.Outcome, error)
 }
 

@@ -163,14 +163,23 @@ func decide(v *View, b Batch) Outcome {
 	if b.Producer == NoProducer {
 		return part.append(b)
 	}
-	epoch, known := v.Producers[b.Producer]
-	if !known || b.Epoch > epoch {
-		return Outcome{UnknownProducer, -1}
-	}
-	if b.Epoch < epoch && !mutant.On(mutantEpochIgnored) {
-		return Outcome{Fenced, -1}
+	if refused, ok := v.session(b.Producer, b.Epoch); !ok {
+		return refused
 	}
 	return v.sequenced(part, b)
+}
+
+// session reports whether epoch is the producer's newest session, and else how
+// its batches are refused.
+func (v *View) session(id domain.ProducerID, epoch domain.Epoch) (Outcome, bool) {
+	newest, known := v.Producers[id]
+	if !known || epoch > newest {
+		return Outcome{UnknownProducer, -1}, false
+	}
+	if epoch < newest && !mutant.On(mutantEpochIgnored) {
+		return Outcome{Fenced, -1}, false
+	}
+	return Outcome{}, true
 }
 
 // sequenced decides on a batch whose producer session is the newest.
