@@ -1,0 +1,93 @@
+package portstest
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/streamhouse/streamhouse/ports"
+)
+
+// MetadataOption tells TestMetadataStore what more it may do with the stores of
+// an adapter.
+type MetadataOption func(*metadataSuite)
+
+// InBubble runs every case in a testing/synctest bubble, whose clock is the
+// store's clock. Only for stores without real I/O.
+func InBubble() MetadataOption {
+	return func(x *metadataSuite) {
+		x.bubble = true
+		x.advance = func(_ *testing.T, _ ports.MetadataStore, d time.Duration) { time.Sleep(d) }
+	}
+}
+
+// AdvanceWith moves the store's clock forward by d. Without it and InBubble,
+// the cases that need time to pass are not run.
+func AdvanceWith(advance func(t *testing.T, s ports.MetadataStore, d time.Duration)) MetadataOption {
+	return func(x *metadataSuite) { x.advance = advance }
+}
+
+// ReopenWith opens what the store s holds again, after s was closed. Without it
+// the cases about durability are not run.
+func ReopenWith(reopen func(t *testing.T, s ports.MetadataStore) ports.MetadataStore) MetadataOption {
+	return func(x *metadataSuite) { x.reopen = reopen }
+}
+
+// CheckWith looks at the inside of the store at the end of every case: live
+// counts, dense extents. The store may be closed by then.
+func CheckWith(check func(t *testing.T, s ports.MetadataStore)) MetadataOption {
+	return func(x *metadataSuite) { x.check = check }
+}
+
+// TestMetadataStore checks that the stores that open returns keep the contract
+// of ports.MetadataStore. Open makes an empty store and arranges that it is closed and removed
+// at the end of t. It is called once a case.
+func TestMetadataStore(t *testing.T, open func(t *testing.T) ports.MetadataStore, options ...MetadataOption) {
+	x := &metadataSuite{open: open, check: func(*testing.T, ports.MetadataStore) {}}
+	for _, o := range options {
+		o(x)
+	}
+	groups := []struct {
+		name  string
+		cases []metadataCase
+	}{
+		{"Topics", topicCases},
+		{"Reserve", reserveCases},
+		{"Commit", commitCases},
+	}
+	for _, g := range groups {
+		t.Run(g.name, func(t *testing.T) { x.runAll(t, g.cases) })
+	}
+}
+
+type metadataSuite struct {
+	open    func(*testing.T) ports.MetadataStore
+	check   func(*testing.T, ports.MetadataStore)
+	reopen  func(*testing.T, ports.MetadataStore) ports.MetadataStore
+	advance func(*testing.T, ports.MetadataStore, time.Duration)
+	bubble  bool
+}
+
+type metadataCase struct {
+	// must says what must hold.
+	must string
+	run  func(m *metadataUnderTest)
+}
+
+func (x *metadataSuite) runAll(t *testing.T, cases []metadataCase) {
+	for _, c := range cases {
+		t.Run(c.must, func(t *testing.T) {
+			if x.bubble {
+				synctest.Test(t, func(t *testing.T) { x.runOne(t, c) })
+				return
+			}
+			x.runOne(t, c)
+		})
+	}
+}
+
+func (x *metadataSuite) runOne(t *testing.T, c metadataCase) {
+	m := &metadataUnderTest{T: t, MetadataStore: x.open(t), suite: x}
+	c.run(m)
+	x.check(t, m.MetadataStore)
+}
