@@ -1,0 +1,146 @@
+package localfs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/streamhouse/streamhouse/domain/mutant"
+)
+
+// maxKnownFolders bounds the memory of folders. Objects are spread over 256
+// shards, so it is never reached by our own keys.
+const maxKnownFolders = 4096
+
+// folders remembers which folders exist durably: their entry in the folder
+// above was synced since they were seen, by this process. That somebody else made a
+// folder does not mean that he has synced it yet.
+type folders struct {
+	mu    sync.Mutex
+	known map[string]struct{}
+}
+
+// ensure makes dir, and what is missing above it up to the store's folder, and
+// returns once its name is durable.
+func (f *folders) ensure(s *Store, dir string) error {
+	if dir == s.dir || f.has(dir) {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if err := f.ensure(s, parent); err != nil {
+		return err
+	}
+	if err := makeFolder(dir, 0o777); err != nil {
+		return err
+	}
+	if mutant.On(mutantNewFolderNotSynced) {
+		f.add(dir)
+		return nil
+	}
+	if err := f.syncEntries(s, parent); err != nil {
+		return err
+	}
+	f.add(dir) // there may be more folders than syncEntries looks at
+	return nil
+}
+
+// syncEntries makes the names in dir durable and remembers the folders among
+// them.
+func (f *folders) syncEntries(s *Store, dir string) error {
+	seen, err := subfolders(dir)
+	if err != nil {
+		return err
+	}
+	if err := s.syncFolder(dir); err != nil {
+		return err
+	}
+	f.add(seen...)
+	return nil
+}
+
+func (f *folders) has(dir string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, ok := f.known[dir]
+	return ok
+}
+
+func (f *folders) add(dirs ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.known == nil || len(f.known)+len(dirs) > maxKnownFolders {
+		f.known = make(map[string]struct{})
+	}
+	for _, dir := range dirs[:min(len(dirs), maxKnownFolders)] {
+		f.known[dir] = struct{}{}
+	}
+}
+
+// forget makes the next ensure look again, after a folder was found missing.
+func (f *folders) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.known = nil
+}
+
+// makeFolder makes dir if it does not exist. A file in its place is an error.
+func makeFolder(dir string, mode fs.FileMode) error {
+	err := os.Mkdir(dir, mode)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%s: %w", dir, unix.ENOTDIR)
+	}
+	return err
+}
+
+// makeRoot makes dir and what is missing above it, and syncs every folder that
+// got a new entry.
+func (s *Store) makeRoot(dir string, mode fs.FileMode) error {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		return fmt.Errorf("%s: %w", dir, unix.ENOTDIR)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	if err := s.makeRoot(parent, 0o777); err != nil {
+		return err
+	}
+	if err := makeFolder(dir, mode); err != nil {
+		return err
+	}
+	return s.syncFolder(parent)
+}
+
+// syncFolder makes the entries of dir durable.
+func (s *Store) syncFolder(dir string) error {
+	if s.options.UnsafeNoSync {
+		return nil
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return &syncError{dir, err}
+	}
+	return nil
+}
+
+// syncFile makes the bytes of f durable.
+func (s *Store) syncFile(f *os.File) error {
+	if s.options.UnsafeNoSync {
+		return nil
+	}
+	return f.Sync()
+}
