@@ -54,6 +54,9 @@ func TestMetadataStore(t *testing.T, open func(t *testing.T) ports.MetadataStore
 		{"Topics", topicCases},
 		{"Reserve", reserveCases},
 		{"Commit", commitCases},
+		{"Replay", replayCases},
+		{"Sequence", sequenceCases},
+		{"Plan", planCases},
 	}
 	for _, g := range groups {
 		t.Run(g.name, func(t *testing.T) { x.runAll(t, g.cases) })
