@@ -11,6 +11,7 @@ import (
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
 	"github.com/streamhouse/streamhouse/domain/mutant"
+	"github.com/streamhouse/streamhouse/domain/segment"
 
 	"github.com/streamhouse/streamhouse/ports"
 )
@@ -63,7 +64,7 @@ func (m *Metadata) Reserve(ctx context.Context, n int) ([]ports.SegmentRef, erro
 	for i := range refs {
 		id := domain.SegmentID(m.newID())
 		m.segments[id] = &segmentRow{state: SegmentPending, createdAt: time.Now()}
-		refs[i] = ports.SegmentRef{ID: id, Key: objectKey(id)}
+		refs[i] = ports.SegmentRef{ID: id, Key: segment.Key(id)}
 	}
 	return refs, nil
 }
@@ -183,7 +184,7 @@ func upTo(extents []commit.Extent, maxBytes int64) []commit.Extent {
 func refs(extents []commit.Extent) []ports.ExtentRef {
 	refs := make([]ports.ExtentRef, len(extents))
 	for i, e := range extents {
-		refs[i] = ports.ExtentRef{Extent: e, ObjectKey: objectKey(e.Segment)}
+		refs[i] = ports.ExtentRef{Extent: e, ObjectKey: segment.Key(e.Segment)}
 	}
 	return refs
 }
@@ -200,7 +201,7 @@ func (m *Metadata) ExtentAt(ctx context.Context, key commit.PartitionKey, timest
 	}
 	for _, e := range m.extents[key] {
 		if e.MaxTimestamp >= timestamp {
-			return ports.ExtentRef{Extent: e, ObjectKey: objectKey(e.Segment)}, true, nil
+			return ports.ExtentRef{Extent: e, ObjectKey: segment.Key(e.Segment)}, true, nil
 		}
 	}
 	return ports.ExtentRef{}, false, nil
@@ -239,5 +240,3 @@ func (m *Metadata) trim(key commit.PartitionKey, p *commit.Partition, to domain.
 	m.release(gone)
 	m.extents[key], p.LogStart = kept, to
 }
-
-func objectKey(id domain.SegmentID) string { return fmt.Sprintf("segments/%02x/%s", id[15], id) }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/domain/segment"
 	"github.com/streamhouse/streamhouse/domain/sequence"
 )
 
@@ -79,7 +80,7 @@ func (m *Metadata) segmentRows() []SegmentRow {
 	rows := make([]SegmentRow, 0, len(m.segments))
 	for id, r := range m.segments {
 		rows = append(rows, SegmentRow{
-			ID: id, Key: objectKey(id), State: r.state, CreatedAt: r.createdAt,
+			ID: id, Key: segment.Key(id), State: r.state, CreatedAt: r.createdAt,
 			Size: r.size, CRC32C: r.crc32c, Live: r.live, Outcomes: slices.Clone(r.outcomes),
 		})
 	}

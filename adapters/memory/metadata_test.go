@@ -1,6 +1,7 @@
 package memory_test
 
 import (
+	"sync/atomic"
 	"testing"
 
 	"github.com/streamhouse/streamhouse/adapters/memory"
@@ -8,8 +9,10 @@ import (
 	"github.com/streamhouse/streamhouse/ports/portstest"
 )
 
+var seeds atomic.Uint64
+
 func openMetadata(t *testing.T) ports.MetadataStore {
-	m := memory.NewMetadata(memory.MetadataOptions{Seed: 1})
+	m := memory.NewMetadata(memory.MetadataOptions{Seed: seeds.Add(1)})
 	t.Cleanup(func() { m.Close() })
 	return m
 }

@@ -47,20 +47,39 @@ func TestMetadataStore(t *testing.T, open func(t *testing.T) ports.MetadataStore
 	for _, o := range options {
 		o(x)
 	}
-	groups := []struct {
-		name  string
-		cases []metadataCase
-	}{
+	for _, g := range x.groups() {
+		t.Run(g.name, func(t *testing.T) { x.runAll(t, g.cases) })
+	}
+}
+
+type metadataGroup struct {
+	name  string
+	cases []metadataCase
+}
+
+// groups returns the cases that the adapter's options allow.
+func (x *metadataSuite) groups() []metadataGroup {
+	all := []metadataGroup{
 		{"Topics", topicCases},
 		{"Reserve", reserveCases},
 		{"Commit", commitCases},
 		{"Replay", replayCases},
 		{"Sequence", sequenceCases},
 		{"Plan", planCases},
+		{"Trim", trimCases},
+		{"Producers", producerCases},
+		{"Abandon", abandonCases},
+		{"Subscribe", subscribeCases},
+		{"Lifecycle", lifecycleCases},
+		{"Race", raceCases},
 	}
-	for _, g := range groups {
-		t.Run(g.name, func(t *testing.T) { x.runAll(t, g.cases) })
+	if x.advance != nil {
+		all = append(all, metadataGroup{"Expiry", expiryCases})
 	}
+	if x.reopen != nil {
+		all = append(all, metadataGroup{"Reopen", reopenCases})
+	}
+	return all
 }
 
 type metadataSuite struct {
