@@ -1,0 +1,116 @@
+package sqlite
+
+import (
+	"context"
+
+	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/ports"
+)
+
+const extentColumns = `SELECT e.base_offset, e.last_offset, e.position, e.length, e.batches, e.max_timestamp, s.segment_id, s.object_key
+	FROM extents AS e JOIN segments AS s USING (segment_no) `
+
+var (
+	extentsFrom = query{extentColumns + `WHERE e.partition_key = ?1 AND e.base_offset >=
+		(SELECT max(base_offset) FROM extents WHERE partition_key = ?1 AND base_offset <= ?2) ORDER BY e.base_offset`}
+	extentByTime = query{extentColumns + `WHERE e.partition_key = ? AND e.max_timestamp >= ? ORDER BY e.base_offset LIMIT 1`}
+)
+
+func scanExtent(r *row, key commit.PartitionKey) ports.ExtentRef {
+	return ports.ExtentRef{
+		Extent: commit.Extent{
+			Topic: key.Topic, Partition: key.Partition,
+			Base: domain.Offset(r.int(0)), Last: domain.Offset(r.int(1)),
+			Position: r.int(2), Length: r.int(3), Batches: int32(r.int(4)), MaxTimestamp: r.int(5),
+			Segment: domain.SegmentID(r.uuid(6)),
+		},
+		ObjectKey: r.text(7),
+	}
+}
+
+// Plan implements ports.Log. The bounds of all partitions are one statement;
+// extents are looked for only where there are any.
+func (s *Store) Plan(ctx context.Context, requests []ports.PlanRequest) ([]ports.Plan, error) {
+	var plans []ports.Plan
+	err := s.read(ctx, "plan reads", func(c *conn) (err error) {
+		plans, err = c.plan(requests)
+		return err
+	})
+	return given(plans, err)
+}
+
+func (c *conn) plan(requests []ports.PlanRequest) ([]ports.Plan, error) {
+	var v view
+	v.init()
+	for _, r := range requests {
+		v.keys[r.PartitionKey] = 0
+	}
+	if err := v.loadKeys(c); err != nil {
+		return nil, err
+	}
+	if err := v.loadPartitions(c); err != nil {
+		return nil, err
+	}
+	plans := make([]ports.Plan, len(requests))
+	for i, r := range requests {
+		if err := c.planOne(&v, r, &plans[i]); err != nil {
+			return nil, err
+		}
+	}
+	return plans, nil
+}
+
+func (c *conn) planOne(v *view, r ports.PlanRequest, plan *ports.Plan) error {
+	p := v.Partitions[r.PartitionKey]
+	if p == nil {
+		return c.missing(r.PartitionKey, plan)
+	}
+	plan.LogStart, plan.HighWatermark = p.LogStart, p.NextOffset
+	if r.MaxBytes <= 0 || r.From < p.LogStart || r.From >= p.NextOffset {
+		return nil
+	}
+	var sum int64
+	return c.query(&extentsFrom, func(row *row) error {
+		e := scanExtent(row, r.PartitionKey)
+		if sum += e.Length; sum > r.MaxBytes && len(plan.Extents) > 0 {
+			return errStop
+		}
+		plan.Extents = append(plan.Extents, e)
+		return nil
+	}, v.keys[r.PartitionKey], int64(r.From))
+}
+
+// missing says in plan why the partition has no row.
+func (c *conn) missing(key commit.PartitionKey, plan *ports.Plan) error {
+	_, _, err := c.partition(key)
+	switch domain.FateOf(err).Stored {
+	case domain.StoredNo:
+		plan.Err = err
+		return nil
+	case domain.StoredYes:
+		return damagedError("a topic has lost a partition")
+	}
+	return err
+}
+
+// ExtentAt implements ports.Log.
+func (s *Store) ExtentAt(ctx context.Context, key commit.PartitionKey, timestamp int64) (ports.ExtentRef, bool, error) {
+	var extent ports.ExtentRef
+	found := false
+	err := s.read(ctx, "find extent by time", func(c *conn) error {
+		found = false
+		t, _, err := c.partition(key)
+		if err != nil {
+			return err
+		}
+		return c.query(&extentByTime, func(r *row) error {
+			extent, found = scanExtent(r, key), true
+			return nil
+		}, partitionKey(t.no, key.Partition), timestamp)
+	})
+	if err != nil || !found {
+		return ports.ExtentRef{}, false, err
+	}
+	return extent, true, nil
+}
