@@ -90,6 +90,9 @@ var (
 	ErrFenced = newSentinel("producer fenced by a newer session", Fate{Stored: StoredNo, Fatal: true})
 	// ErrBufferFull: TrySend found no room; the record was not accepted.
 	ErrBufferFull = newSentinel("producer buffer full", Fate{Stored: StoredNo, Retry: true})
+	// ErrWouldBlock: TrySend would have to wait for the topic's look-up, which is
+	// under way now; the record was not accepted.
+	ErrWouldBlock = newSentinel("the call would have to wait", Fate{Stored: StoredNo, Retry: true})
 	// ErrOutOfRange: no record has or will get the offset without a choice by
 	// the caller.
 	ErrOutOfRange = newSentinel("offset out of range", Fate{Stored: StoredNo})
@@ -221,14 +224,15 @@ func (e *NoAgentsAvailableError) Error() string {
 }
 func (e *NoAgentsAvailableError) Unwrap() error { return ErrNoAgentsAvailable }
 
-// DeliveryError is how a send ends that the producer gave up: after
-// DeliveryTimeout or MaxRetries. Outcome says what is known about the record; Last is
-// the newest cause, nil if no attempt was made.
+// DeliveryError is how a send ends that the producer gave up. Outcome says what
+// is known about the record; Last is the newest cause, nil if no attempt was made. TimedOut
+// tells the end of DeliveryTimeout or MaxRetries from a cause that retrying does not help.
 type DeliveryError struct {
 	Topic     string
 	Partition PartitionID
 	Attempts  int
 	Elapsed   time.Duration
+	TimedOut  bool
 	Outcome   Stored
 	Last      error
 }
@@ -249,12 +253,18 @@ func (e *DeliveryError) Error() string {
 }
 
 // Fate implements the interface that FateOf looks for.
-func (e *DeliveryError) Fate() Fate { return Fate{Stored: e.Outcome, Retry: true} }
+func (e *DeliveryError) Fate() Fate {
+	fatal := e.Last != nil && FateOf(e.Last).Fatal
+	return Fate{Stored: e.Outcome, Retry: e.TimedOut && !fatal, Fatal: fatal}
+}
 
-// Unwrap gives the class ErrTimeout, ErrOutcomeUnknown if the record may have
+// Unwrap gives ErrTimeout if TimedOut, ErrOutcomeUnknown if the record may have
 // been stored, and the cause.
 func (e *DeliveryError) Unwrap() []error {
-	errs := []error{ErrTimeout}
+	var errs []error
+	if e.TimedOut {
+		errs = append(errs, ErrTimeout)
+	}
 	if e.Outcome == StoredUnknown {
 		errs = append(errs, ErrOutcomeUnknown)
 	}

@@ -1,0 +1,176 @@
+package producer
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/batch"
+	"github.com/streamhouse/streamhouse/domain/mutant"
+	"github.com/streamhouse/streamhouse/ports"
+)
+
+// Callback is told the fate of one record. The result is valid if the error is
+// nil.
+type Callback func(domain.SendResult, error)
+
+// outgoing is a batch on its way, from its first record to the end of its last
+// callback. The mutex of its partition guards it until done is closed.
+type outgoing struct {
+	part    *partition
+	builder batch.Builder
+	group   uint64    // see generations
+	first   time.Time // when the first record was accepted
+	firstMS int64     // the same in Unix milliseconds
+	charge  int64     // what its records hold of the budget
+	count   int32
+	// baseTimestamp is the first record's, in Unix milliseconds; the others'
+	// are deltas to it.
+	baseTimestamp int64
+
+	callbacks []pendingCallback
+
+	// Set when it is first sent; the bytes stay the same through all attempts.
+	encoded   []byte
+	sequenced bool
+	session   *session
+	sequence  domain.Sequence
+
+	attempts  int
+	ambiguous bool // an attempt may have stored it
+	lastErr   error
+	lost      bool // refused as out of order with nothing before it: the session is gone
+
+	// The state of the present attempt.
+	settled bool
+	result  ports.AppendResult
+
+	// The fate, readable once done is closed.
+	done chan struct{}
+	base domain.Offset
+	err  error
+}
+
+type pendingCallback struct {
+	call  Callback
+	index int32
+	delta int32
+}
+
+// fits reports whether a record of at most bound bytes may join o.
+func (o *outgoing) fits(bound, limit int, delta int64) bool {
+	return o.builder.Len()+bound <= limit && delta >= math.MinInt32 && delta <= math.MaxInt32
+}
+
+// timestamp returns when r happened, by the record or by the clock.
+func (o *outgoing) timestamp(r *domain.Record) int64 {
+	if !r.Timestamp.IsZero() {
+		return r.Timestamp.UnixMilli()
+	}
+	// A reading of the monotonic clock costs half of one of the wall clock.
+	return o.firstMS + time.Since(o.first).Milliseconds()
+}
+
+// note records how the present attempt failed.
+func (o *outgoing) note(err error) {
+	o.attempts++
+	o.lastErr = err
+	switch ports.KindOf(err) {
+	case ports.Ambiguous, ports.Fatal:
+		o.ambiguous = true
+	}
+}
+
+// ok reports whether the present attempt ended with the batch stored.
+func (o *outgoing) ok() bool {
+	return o.settled && (o.result.Err == nil || domain.FateOf(o.result.Err).Stored == domain.StoredYes)
+}
+
+// stored says what is known about a batch that is given up without an answer.
+func (o *outgoing) stored() domain.Stored {
+	if o.ambiguous && !mutant.On(mutantUnknownIsNo) {
+		return domain.StoredUnknown
+	}
+	return domain.StoredNo
+}
+
+func (o *outgoing) deadline() time.Time { return o.first.Add(o.part.p.cfg.DeliveryTimeout) }
+
+// expired reports whether the attempts of o are used up.
+func (o *outgoing) expired(now time.Time) bool {
+	cfg := &o.part.p.cfg
+	return !now.Before(o.deadline()) || cfg.MaxRetries >= 0 && o.attempts > cfg.MaxRetries
+}
+
+// giveUp is the error for a batch that will not be tried again.
+func (o *outgoing) giveUp(outcome domain.Stored, last error) error {
+	return &domain.DeliveryError{
+		Topic: o.part.topic.name, Partition: o.part.id, Attempts: o.attempts,
+		Elapsed: time.Since(o.first), TimedOut: o.expired(time.Now()), Outcome: outcome, Last: last,
+	}
+}
+
+// outcome returns the fate of record index, once done is closed.
+func (o *outgoing) outcome(index, delta int32) (domain.SendResult, error) {
+	r := domain.SendResult{Topic: o.part.topic.name, Partition: o.part.id, Offset: -1}
+	if o.err != nil {
+		return r, o.err
+	}
+	r.Offset = o.base + domain.Offset(index)
+	if mutant.On(mutantResultIsBase) {
+		r.Offset = o.base
+	}
+	r.Timestamp = time.UnixMilli(o.baseTimestamp + int64(delta))
+	return r, nil
+}
+
+// Pending is a record on its way.
+type Pending struct {
+	o     *outgoing
+	index int32
+	delta int32
+	// refused is set for a record that was never accepted; o is nil then.
+	refused error
+}
+
+// closedChannel is what Done returns for every record that was not accepted.
+var closedChannel = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// Done is closed once the record is durable or has failed: Wait returns at once
+// from then on.
+func (p *Pending) Done() <-chan struct{} {
+	if p.o == nil {
+		return closedChannel
+	}
+	return p.o.done
+}
+
+// Wait returns the record's fate once it is known. If ctx ends first the error
+// matches ErrOutcomeUnknown and the context's error, the record is still on its way, and
+// Wait may be called again.
+func (p *Pending) Wait(ctx context.Context) (domain.SendResult, error) {
+	if p.o == nil {
+		return domain.SendResult{Offset: -1}, p.refused
+	}
+	select {
+	case <-p.o.done:
+		return p.o.outcome(p.index, p.delta)
+	default:
+	}
+	select {
+	case <-p.o.done:
+	case <-ctx.Done():
+		select {
+		case <-p.o.done:
+		default:
+			return domain.SendResult{Offset: -1}, fmt.Errorf("%w: record for topic %q is still on its way: %w", domain.ErrOutcomeUnknown, p.o.part.topic.name, context.Cause(ctx))
+		}
+	}
+	return p.o.outcome(p.index, p.delta)
+}

@@ -1,0 +1,256 @@
+package producer
+
+import (
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// flushBytes is how much waiting data makes a request by itself, in bytes
+	// before compression; a smaller buffer has a smaller share.
+	flushBytes = 8 << 20
+	// maxYoungRequests bounds the requests younger than BatchTimeout.
+	maxYoungRequests = 4
+	// A request of at least heavyBytes and heavyRecords says that load is high;
+	// then the next one waits for paceLimit, so that requests stay large.
+	heavyBytes   = 256 << 10
+	heavyRecords = 100
+	paceLimit    = 10 * time.Millisecond
+)
+
+// dispatcher decides when waiting records are sent. One goroutine runs it; it
+// owns no timer while nothing waits.
+//
+// With nothing in flight it sends at once. Else records gather: until a
+// partition has BatchSize of them and only one request is under way, until flushBytes
+// wait, or until the oldest has waited for BatchTimeout. A request takes the waiting batches
+// of all partitions together, so that the number of requests does not depend on the number of
+// partitions. A request older than BatchTimeout is slow and holds nobody back.
+type dispatcher struct {
+	p    *Producer
+	wake chan struct{} // capacity 1: a wake-up is never lost and never blocks
+
+	triggered atomic.Bool  // a partition reached BatchSize
+	waterline atomic.Int64 // wake the dispatcher when so much of the budget is used
+
+	mu       sync.Mutex // after partition.mu
+	ready    []*partition
+	since    time.Time // acceptance of the oldest record in ready
+	delayed  []delayed
+	requests []*request // under way, oldest first
+	inflight int64      // what they hold of the budget
+	flushing int        // calls of Flush that wait
+
+	// Of the dispatcher's goroutine.
+	lastCut   time.Time
+	lastHeavy bool
+}
+
+type delayed struct {
+	part *partition
+	at   time.Time
+}
+
+// list adds a partition whose oldest waiting record was accepted at since.
+func (d *dispatcher) list(part *partition, since time.Time) {
+	d.mu.Lock()
+	news := len(d.ready) == 0 || since.Before(d.since)
+	if news {
+		d.since = since
+	}
+	d.ready = append(d.ready, part)
+	d.mu.Unlock()
+	if news {
+		d.signal()
+	}
+}
+
+// delay resumes the partition at the given time.
+func (d *dispatcher) delay(part *partition, at time.Time) {
+	d.mu.Lock()
+	d.delayed = append(d.delayed, delayed{part, at})
+	d.mu.Unlock()
+	d.signal()
+}
+
+// trigger says that a partition has BatchSize records.
+func (d *dispatcher) trigger() {
+	if !d.triggered.Swap(true) {
+		d.signal()
+	}
+}
+
+// checkWaterline wakes the dispatcher when enough waits for a request.
+func (d *dispatcher) checkWaterline() {
+	line := d.waterline.Load()
+	if d.p.budget.used.Load() >= line && d.waterline.CompareAndSwap(line, math.MaxInt64) {
+		d.signal()
+	}
+}
+
+// flush makes every waiting record leave at once until the returned function is
+// called.
+func (d *dispatcher) flush() (end func()) {
+	d.mu.Lock()
+	d.flushing++
+	d.mu.Unlock()
+	d.signal()
+	return func() {
+		d.mu.Lock()
+		d.flushing--
+		d.mu.Unlock()
+	}
+}
+
+func (d *dispatcher) signal() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run sends until the producer's life ends.
+func (d *dispatcher) run() {
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	for d.p.life.Err() == nil {
+		now := time.Now()
+		for _, part := range d.due(now) {
+			part.resume()
+		}
+		next, ok := d.next(now)
+		if ok && !next.After(now) {
+			d.cut(now)
+			continue
+		}
+		if ok {
+			timer.Reset(next.Sub(now))
+		}
+		select {
+		case <-d.wake:
+		case <-timer.C:
+		case <-d.p.life.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// due removes and returns the partitions whose delay is over.
+func (d *dispatcher) due(now time.Time) []*partition {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var due []*partition
+	d.delayed = slices.DeleteFunc(d.delayed, func(x delayed) bool {
+		if x.at.After(now) {
+			return false
+		}
+		due = append(due, x.part)
+		return true
+	})
+	return due
+}
+
+// next returns when to look again: now, if it is time to send. False means not
+// before the next wake-up.
+func (d *dispatcher) next(now time.Time) (time.Time, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var alarm time.Time
+	ring := func(at time.Time) {
+		if alarm.IsZero() || at.Before(alarm) {
+			alarm = at
+		}
+	}
+	for _, x := range d.delayed {
+		ring(x.at)
+	}
+	if len(d.ready) > 0 && d.inflight < d.p.cfg.BufferBytes/4*3 {
+		ring(d.cutAt(now))
+	}
+	return alarm, !alarm.IsZero()
+}
+
+// cutAt returns when what is ready should be sent, as things stand.
+func (d *dispatcher) cutAt(now time.Time) time.Time {
+	timeout := d.p.cfg.BatchTimeout
+	young, eldest := 0, now
+	for _, r := range slices.Backward(d.requests) {
+		if now.Sub(r.started) >= timeout {
+			break
+		}
+		young, eldest = young+1, r.started
+	}
+	late := d.since.Add(timeout)
+	held := d.inflight + d.p.retained.Load()
+	full := d.p.budget.used.Load()-held >= d.p.flushBytes()
+	if d.flushing > 0 || full && young < maxYoungRequests || !late.After(now) {
+		return now
+	}
+	d.waterline.Store(held + d.p.flushBytes())
+	if paced := d.lastCut.Add(min(timeout, paceLimit)); d.lastHeavy && paced.After(now) {
+		return earlier(paced, late)
+	}
+	if young == 0 || young == 1 && d.triggered.Load() {
+		return now
+	}
+	return earlier(eldest.Add(timeout), late)
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// cut makes a request of what waits and sends it.
+func (d *dispatcher) cut(now time.Time) {
+	d.mu.Lock()
+	parts, since := d.ready, d.since
+	d.ready = nil
+	d.mu.Unlock()
+	d.triggered.Store(false)
+
+	r := &request{p: d.p, started: now}
+	for i, part := range parts {
+		if r.charge >= d.p.flushBytes() {
+			d.putBack(parts[i:], since)
+			break
+		}
+		part.take(r)
+	}
+	if len(r.batches) == 0 {
+		return
+	}
+	d.lastCut, d.lastHeavy = now, r.bytes >= heavyBytes && r.records >= heavyRecords
+	r.encode()
+	d.begin(r)
+	r.send()
+}
+
+// putBack lists partitions again that a full request left behind.
+func (d *dispatcher) putBack(parts []*partition, since time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ready = append(parts, d.ready...)
+	d.since = since
+}
+
+func (d *dispatcher) begin(r *request) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.requests = append(d.requests, r)
+	d.inflight += r.charge
+}
+
+// done takes a request off the list: all its batches are settled.
+func (d *dispatcher) done(r *request) {
+	d.mu.Lock()
+	d.requests = slices.DeleteFunc(d.requests, func(x *request) bool { return x == r })
+	d.inflight -= r.charge
+	d.mu.Unlock()
+	d.signal()
+}

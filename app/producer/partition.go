@@ -1,0 +1,368 @@
+package producer
+
+import (
+	"cmp"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/batch"
+	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/domain/mutant"
+	"github.com/streamhouse/streamhouse/domain/sequence"
+	"github.com/streamhouse/streamhouse/ports"
+)
+
+// Planted bugs, see package mutant.
+const (
+	mutantRetryEarly      mutant.ID = "producer-retry-before-drain"
+	mutantNewSequence     mutant.ID = "producer-new-sequence-on-retry"
+	mutantUnknownIsNo     mutant.ID = "producer-unknown-called-definite"
+	mutantNoAbandon       mutant.ID = "producer-gives-up-without-settling"
+	mutantResultIsBase    mutant.ID = "producer-answers-base-offset"
+	mutantRetryUnnumbered mutant.ID = "producer-retries-as-another-batch"
+	mutantFenceIgnored    mutant.ID = "producer-fence-takes-new-session"
+)
+
+const (
+	// recordOverhead is what a record costs in memory besides its bytes: its
+	// share of the batch, its Pending and its callback.
+	recordOverhead = 48
+	// batchesPerRequest bounds what one request takes of one partition, so that
+	// two requests can overlap within the window of the sequence check.
+	batchesPerRequest = 2
+	// pendingSlab is how many Pendings are allocated together.
+	pendingSlab = 64
+)
+
+// partition is where records of one partition wait and how their batches keep
+// their order. Records enter open; full batches stand in queue; sent ones in inflight. All
+// three together are in the order of sending.
+type partition struct {
+	p     *Producer
+	topic *topic
+	id    domain.PartitionID
+
+	mu       sync.Mutex
+	open     *outgoing
+	queue    []*outgoing
+	inflight []*outgoing
+	pendings []Pending // slab
+	lastSize int       // of the batch before, to size the next buffer
+
+	session  *session
+	sequence domain.Sequence // of the next batch
+
+	listed   bool // in the dispatcher's list of ready partitions
+	blocked  bool // a batch failed: nothing is sent until that is dealt with
+	failures int  // in a row, for the back-off
+	gone     bool // the topic is deleted
+	unspent  []unspent
+
+	completions []*outgoing // whose callbacks are to run
+	calling     bool        // a goroutine runs them
+}
+
+func (part *partition) key() commit.PartitionKey {
+	return commit.PartitionKey{Topic: part.topic.id, Partition: part.id}
+}
+
+// errTopicReplaced tells the producer to look the topic up again.
+var errTopicReplaced = errors.New("topic was deleted")
+
+// append adds r, for which bound bytes and the overhead are held of the budget.
+func (part *partition) append(r *domain.Record, bound int, callback Callback) (*Pending, error) {
+	part.mu.Lock()
+	defer part.mu.Unlock()
+	if part.gone {
+		return nil, errTopicReplaced
+	}
+	o, ts, err := part.room(r, bound)
+	if err != nil {
+		return nil, err
+	}
+	o.builder.Append(ts, r.Key, r.Value, r.Headers)
+	o.charge += int64(bound) + recordOverhead
+	pending := part.pending(o, ts)
+	if callback != nil {
+		o.callbacks = append(o.callbacks, pendingCallback{callback, pending.index, pending.delta})
+	}
+	o.count++
+	part.announce(o)
+	return pending, nil
+}
+
+// room returns the open batch with room for r, and r's timestamp.
+func (part *partition) room(r *domain.Record, bound int) (*outgoing, int64, error) {
+	cfg := &part.p.cfg
+	if o := part.open; o != nil {
+		ts := o.timestamp(r)
+		if o.fits(bound, cfg.BatchBytes, ts-o.baseTimestamp) && !(part.blocked && part.stale(o)) {
+			part.grow(o, bound)
+			return o, ts, nil
+		}
+		part.queue = append(part.queue, o)
+		part.open = nil
+	}
+	o, err := part.newBatch(bound)
+	if err != nil {
+		return nil, 0, err
+	}
+	part.open = o
+	o.baseTimestamp = o.timestamp(r)
+	return o, o.baseTimestamp, nil
+}
+
+// stale reports that o has waited long enough behind a failure for its youngest
+// record to suffer from the age of its oldest when the delivery deadline comes.
+func (part *partition) stale(o *outgoing) bool {
+	return time.Since(o.first) > part.p.cfg.DeliveryTimeout/16
+}
+
+func (part *partition) newBatch(bound int) (*outgoing, error) {
+	group, err := part.p.generations.begin()
+	if err != nil {
+		return nil, cmp.Or(part.p.usable(), err)
+	}
+	now := time.Now()
+	o := &outgoing{
+		part: part, group: group, first: now, firstMS: now.UnixMilli(),
+		done: make(chan struct{}), callbacks: part.p.slots.take(),
+	}
+	o.builder.Reset(part.p.buffers.take(max(part.lastSize, batch.HeaderSize+bound)))
+	return o, nil
+}
+
+// grow moves o to a larger buffer if it has no room for bound bytes.
+func (part *partition) grow(o *outgoing, bound int) {
+	need := o.builder.Len() + bound
+	if need <= o.builder.Cap() {
+		return
+	}
+	part.p.buffers.put(o.builder.Move(part.p.buffers.take(max(need, 2*o.builder.Cap()))))
+}
+
+func (part *partition) pending(o *outgoing, ts int64) *Pending {
+	if len(part.pendings) == 0 {
+		part.pendings = make([]Pending, pendingSlab)
+	}
+	pending := &part.pendings[0]
+	part.pendings = part.pendings[1:]
+	*pending = Pending{o: o, index: o.count, delta: int32(ts - o.baseTimestamp)}
+	return pending
+}
+
+// announce tells the dispatcher what it has to know of a record just added.
+func (part *partition) announce(o *outgoing) {
+	d := &part.p.dispatcher
+	if part.sendable() {
+		part.list(o.first)
+	}
+	if int(o.count) == part.p.cfg.BatchSize {
+		d.trigger()
+	}
+	d.checkWaterline()
+}
+
+// sendable reports whether a request may take a batch of the partition.
+func (part *partition) sendable() bool {
+	return !part.listed && !part.blocked && len(part.inflight) < part.window() && (part.open != nil || len(part.queue) > 0)
+}
+
+// list puts the partition into the dispatcher's list.
+func (part *partition) list(since time.Time) {
+	part.listed = true
+	part.p.dispatcher.list(part, since)
+}
+
+// window is how many batches may be in flight.
+func (part *partition) window() int {
+	if part.p.cfg.Idempotence {
+		return sequence.Window
+	}
+	return 1
+}
+
+// take moves waiting batches into the request.
+func (part *partition) take(r *request) {
+	part.mu.Lock()
+	defer part.mu.Unlock()
+	part.listed = false
+	for n := 0; n < batchesPerRequest && len(part.inflight) < part.window() && !part.blocked; n++ {
+		o := part.next()
+		if o == nil {
+			return
+		}
+		part.number(o)
+		if o.encoded == nil {
+			part.lastSize = o.builder.Len()
+		}
+		o.settled = false
+		part.inflight = append(part.inflight, o)
+		r.add(o)
+	}
+	if part.sendable() {
+		part.list(part.oldest())
+	}
+}
+
+// next removes and returns the first waiting batch.
+func (part *partition) next() *outgoing {
+	if len(part.queue) > 0 {
+		o := part.queue[0]
+		part.queue[0] = nil
+		part.queue = part.queue[1:]
+		return o
+	}
+	o := part.open
+	part.open = nil
+	return o
+}
+
+func (part *partition) oldest() time.Time {
+	if len(part.queue) > 0 {
+		return part.queue[0].first
+	}
+	return part.open.first
+}
+
+// number gives o its place in the producer's sequence, once for ever.
+func (part *partition) number(o *outgoing) {
+	if o.sequenced && !mutant.On(mutantNewSequence) || !part.p.cfg.Idempotence {
+		return
+	}
+	if current := part.p.session.Load(); part.session != current && len(part.inflight) == 0 && !part.anySequenced() {
+		part.session, part.sequence = current, 0
+	}
+	o.sequenced, o.session, o.sequence = true, part.session, part.sequence
+	part.sequence = part.sequence.Add(o.count)
+	if mutant.On(mutantNewSequence) && o.encoded != nil {
+		batch.SetProducer(o.encoded, o.producer())
+	}
+}
+
+func (part *partition) anySequenced() bool {
+	for _, o := range part.queue {
+		if o.sequenced {
+			return true
+		}
+	}
+	return false
+}
+
+// settle takes the answer for one batch of a request.
+func (part *partition) settle(o *outgoing, result ports.AppendResult) {
+	part.mu.Lock()
+	defer part.mu.Unlock()
+	o.settled, o.result = true, result
+	if !o.ok() {
+		o.note(result.Err)
+		part.blocked = true
+		part.p.telemetry.Record(ports.Event{Kind: ports.BatchRetried, Count: int(o.count), Err: result.Err})
+	}
+	for len(part.inflight) > 0 && part.inflight[0].ok() {
+		head := part.inflight[0]
+		part.inflight[0] = nil
+		part.inflight = part.inflight[1:]
+		part.failures = 0
+		part.complete(head, head.result.Base, head.result.Err)
+	}
+	switch {
+	case part.blocked && (part.drained() || mutant.On(mutantRetryEarly)):
+		part.requeue()
+		part.resolve()
+	case part.sendable():
+		part.list(part.oldest())
+	}
+}
+
+// drained reports whether every batch in flight has its answer.
+func (part *partition) drained() bool {
+	for _, o := range part.inflight {
+		if !o.settled {
+			return false
+		}
+	}
+	return true
+}
+
+// requeue puts what came back unstored before what waits, in order.
+func (part *partition) requeue() {
+	if len(part.inflight) == 0 {
+		return
+	}
+	head := part.inflight[0]
+	head.lost = errors.Is(head.lastErr, domain.ErrOutOfOrder)
+	part.failures++
+	part.queue = append(part.inflight, part.queue...)
+	part.inflight = nil
+}
+
+// idle reports whether nothing is under way.
+func (part *partition) idle() bool {
+	part.mu.Lock()
+	defer part.mu.Unlock()
+	return part.open == nil && len(part.queue)+len(part.inflight)+len(part.unspent) == 0 && !part.calling
+}
+
+// complete makes o's fate known. The batch has left the lists.
+func (part *partition) complete(o *outgoing, base domain.Offset, err error) {
+	o.base, o.err = base, err
+	part.p.telemetry.Record(ports.Event{
+		Kind: ports.BatchSettled, Bytes: int64(len(o.encoded)), Count: int(o.count), Duration: time.Since(o.first), Err: err,
+	})
+	o.release()
+	close(o.done)
+	if len(o.callbacks) == 0 {
+		part.p.finished(o)
+		return
+	}
+	part.completions = append(part.completions, o)
+	if !part.calling {
+		part.calling = true
+		part.p.spawn(part.call)
+	}
+}
+
+// release gives back the memory of a batch whose fate is known; what its
+// callbacks hold follows when they have run.
+func (o *outgoing) release() {
+	p := o.part.p
+	if buf := o.builder.Buffer(); buf != nil {
+		p.buffers.put(buf)
+	}
+	p.buffers.put(o.encoded)
+	o.builder, o.encoded, o.session, o.lastErr = batch.Builder{}, nil, nil, nil
+	o.result = ports.AppendResult{}
+	held := recordOverhead * int64(len(o.callbacks))
+	p.retained.Add(held)
+	p.budget.release(o.charge - held)
+	o.charge = held
+}
+
+// call runs callbacks, batch by batch in order, until none is left. One
+// goroutine a partition does, so that a slow callback delays only its partition's.
+func (part *partition) call() {
+	for {
+		part.mu.Lock()
+		ready := part.completions
+		part.completions = nil
+		part.calling = len(ready) > 0
+		part.mu.Unlock()
+		if len(ready) == 0 {
+			return
+		}
+		for _, o := range ready {
+			for i := range o.callbacks {
+				c := &o.callbacks[i]
+				c.call(o.outcome(c.index, c.delta))
+			}
+			part.p.retained.Add(-o.charge)
+			part.p.budget.release(o.charge)
+			part.p.slots.put(o.callbacks)
+			o.callbacks = nil
+			part.p.finished(o)
+		}
+	}
+}

@@ -1,0 +1,132 @@
+package producer
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/streamhouse/streamhouse/domain/batch"
+	"github.com/streamhouse/streamhouse/domain/mutant"
+	"github.com/streamhouse/streamhouse/ports"
+)
+
+// parallelBytes is how much makes it worth encoding on several cores.
+const parallelBytes = 128 << 10
+
+// request is one Append of batches to the transport.
+type request struct {
+	p       *Producer
+	started time.Time
+	batches []*outgoing
+	charge  int64 // of the budget
+	bytes   int   // before compression
+	records int
+	left    atomic.Int32 // batches that are not settled
+	cancel  context.CancelFunc
+}
+
+func (r *request) add(o *outgoing) {
+	r.batches = append(r.batches, o)
+	r.charge += o.charge
+	r.bytes += o.builder.Len()
+	r.records += int(o.count)
+}
+
+// encode gives every batch its final bytes, on all cores if there is much to do.
+func (r *request) encode() {
+	var next atomic.Int32
+	work := func() {
+		for i := int(next.Add(1)) - 1; i < len(r.batches); i = int(next.Add(1)) - 1 {
+			r.batches[i].encode()
+		}
+	}
+	if r.bytes < parallelBytes || len(r.batches) == 1 {
+		work()
+		return
+	}
+	var others sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(r.batches)) - 1 {
+		others.Go(work)
+	}
+	work()
+	others.Wait()
+}
+
+// send hands the batches to the transport. Those that could not be encoded fail
+// here.
+func (r *request) send() {
+	deadline := r.started.Add(r.p.cfg.RequestTimeout)
+	wire := make([]ports.Batch, 0, len(r.batches))
+	sent := make([]*outgoing, 0, len(r.batches))
+	var bad []*outgoing
+	for _, o := range r.batches {
+		deadline = earlier(deadline, o.deadline())
+		if o.encoded == nil {
+			bad = append(bad, o)
+			continue
+		}
+		wire = append(wire, ports.Batch{PartitionKey: o.part.key(), Bytes: o.encoded})
+		sent = append(sent, o)
+	}
+	r.left.Store(int32(len(r.batches)))
+	var ctx context.Context
+	ctx, r.cancel = context.WithDeadline(r.p.life, deadline)
+	for _, o := range bad {
+		r.settle(o, ports.AppendResult{Base: -1, Err: o.lastErr})
+	}
+	if len(wire) == 0 {
+		return
+	}
+	if err := r.p.transport.Append(ctx, wire, func(i int, result ports.AppendResult) { r.settle(sent[i], result) }); err != nil {
+		for _, o := range sent {
+			r.settle(o, ports.AppendResult{Base: -1, Err: err})
+		}
+	}
+}
+
+func (r *request) settle(o *outgoing, result ports.AppendResult) {
+	o.part.settle(o, result)
+	if r.left.Add(-1) == 0 {
+		r.cancel()
+		r.p.dispatcher.done(r)
+	}
+}
+
+// encode makes the bytes that all attempts send, and gives back the memory that
+// the records were gathered in. If the codec fails, encoded stays nil and lastErr says why.
+func (o *outgoing) encode() {
+	if o.encoded != nil && !mutant.On(mutantRetryUnnumbered) {
+		return
+	}
+	p := o.part.p
+	producer := o.producer()
+	if o.encoded != nil {
+		batch.SetProducer(o.encoded, batch.NoProducer)
+		return
+	}
+	scratch := p.buffers.take(o.builder.Len() + batch.HeaderSize)
+	encoded, err := o.builder.Encode(scratch, p.cfg.Codec, producer)
+	if err != nil {
+		o.lastErr = err
+		return
+	}
+	if p.cfg.Codec == nil {
+		o.encoded = encoded
+	} else {
+		o.encoded = append(p.buffers.take(len(encoded)), encoded...)
+		p.buffers.put(encoded)
+	}
+	raw := o.builder.Buffer()
+	o.builder.Reset(nil)
+	p.buffers.put(raw)
+}
+
+// producer is what o's header says of its sender.
+func (o *outgoing) producer() batch.Producer {
+	if !o.sequenced {
+		return batch.NoProducer
+	}
+	return batch.Producer{ID: o.session.ID, Epoch: o.session.Epoch, Sequence: o.sequence}
+}

@@ -1,0 +1,304 @@
+package producer
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/batch"
+	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/domain/mutant"
+	"github.com/streamhouse/streamhouse/ports"
+)
+
+// abandonWait bounds how long a given-up batch waits to learn its fate, beyond
+// its delivery deadline.
+const abandonWait = time.Second / 2
+
+// unspent is a given-up batch whose sequences the metadata store does not yet
+// know to be spent: nothing may follow it.
+type unspent struct {
+	id ports.AbandonedBatch
+	o  *outgoing // nil once its fate was told
+}
+
+// resolve decides how a blocked partition goes on. None of its batches is in
+// flight; the head of the queue is the first that is not stored. The caller holds mu.
+func (part *partition) resolve() {
+	part.blocked = true
+	for len(part.queue) > 0 {
+		head := part.queue[0]
+		err := head.lastErr
+		switch cause := part.p.ended(); {
+		case cause != nil:
+			part.failAll(cause)
+			return
+		case errors.Is(err, domain.ErrTopicNotFound), errors.Is(err, domain.ErrInvalidPartition):
+			part.end()
+			return
+		case errors.Is(err, domain.ErrFenced) && (head.session == part.p.session.Load() && !mutant.On(mutantFenceIgnored)):
+			part.p.fail(&domain.FencedError{Producer: part.p.cfg.Name, Epoch: head.session.Epoch})
+			continue
+		case errors.Is(err, domain.ErrFenced), errors.Is(err, domain.ErrSessionExpired), head.lost:
+			part.p.spawn(func() { part.renew(head.session) })
+			return
+		case err != nil && domain.FateOf(err).Fatal:
+			part.p.fail(err)
+			continue
+		case head.expired(time.Now()), err != nil && ports.KindOf(err) == ports.Definite:
+			part.giveUpHead()
+			if len(part.unspent) > 0 {
+				part.p.spawn(part.settleUnspent)
+				return
+			}
+		default:
+			part.postpone(head)
+			return
+		}
+	}
+	part.unblock()
+}
+
+// unblock lets the partition send again.
+func (part *partition) unblock() {
+	if cause := part.p.ended(); cause != nil {
+		part.failAll(cause)
+		return
+	}
+	part.blocked = false
+	if part.sendable() {
+		part.list(part.oldest())
+	}
+}
+
+// postpone sends again after the back-off: at once if the head has not failed.
+func (part *partition) postpone(head *outgoing) {
+	if head.lastErr == nil || part.failures == 0 {
+		part.unblock()
+		return
+	}
+	now := time.Now()
+	delay := min(part.p.backoff(part.failures), head.deadline().Sub(now))
+	part.p.dispatcher.delay(part, now.Add(delay))
+}
+
+// resume ends a back-off.
+func (part *partition) resume() {
+	part.mu.Lock()
+	defer part.mu.Unlock()
+	if len(part.queue) > 0 && part.queue[0].expired(time.Now()) {
+		part.resolve()
+		return
+	}
+	part.unblock()
+}
+
+// giveUpHead ends the first batch. If it has a place in the sequence it joins
+// unspent; if it may be stored it stays open until that is known.
+func (part *partition) giveUpHead() {
+	head := part.next()
+	part.failures = 0
+	if head.sequenced && !mutant.On(mutantNoAbandon) {
+		u := unspent{id: ports.AbandonedBatch{
+			StreamKey:     commit.StreamKey{Producer: head.session.ID, PartitionKey: part.key()},
+			Epoch:         head.session.Epoch,
+			FirstSequence: head.sequence,
+			Records:       head.count,
+		}}
+		if head.ambiguous {
+			u.o = head
+		}
+		part.unspent = append(part.unspent, u)
+		if u.o != nil {
+			return
+		}
+	}
+	part.complete(head, -1, head.giveUp(head.stored(), head.lastErr))
+}
+
+// settleUnspent tells the metadata store about given-up batches until it knows
+// of them all, then lets the partition go on. One goroutine runs it.
+func (part *partition) settleUnspent() {
+	for failures := 0; ; {
+		u, ok := part.firstUnspent()
+		if !ok {
+			return
+		}
+		outcome, err := part.p.abandon(u)
+		part.abandoned(outcome, err)
+		if err == nil {
+			failures = 0
+			continue
+		}
+		failures++
+		if !part.p.pause(part.p.backoff(failures)) {
+			failures = 0 // the producer ends; firstUnspent sees it
+		}
+	}
+}
+
+// firstUnspent returns the batch to settle next; if there is none, or the
+// producer ends, the partition goes on.
+func (part *partition) firstUnspent() (unspent, bool) {
+	part.mu.Lock()
+	defer part.mu.Unlock()
+	if cause := part.p.ended(); cause != nil {
+		for _, u := range part.unspent {
+			if u.o != nil {
+				part.complete(u.o, -1, u.o.giveUp(domain.StoredUnknown, cause))
+			}
+		}
+		part.unspent = nil
+	}
+	if len(part.unspent) == 0 {
+		part.resolve()
+		return unspent{}, false
+	}
+	part.expire()
+	return part.unspent[0], true
+}
+
+// abandoned takes the answer about the first unspent batch.
+func (part *partition) abandoned(outcome commit.Outcome, err error) {
+	part.mu.Lock()
+	defer part.mu.Unlock()
+	u := &part.unspent[0]
+	part.p.telemetry.Record(ports.Event{Kind: ports.BatchAbandoned, Count: int(u.id.Records), Err: err})
+	if u.o != nil {
+		part.tell(u.o, outcome, err)
+		u.o = nil
+	}
+	switch {
+	case err != nil:
+		return
+	case outcome.Status == commit.Fenced:
+		part.p.fail(&domain.FencedError{Producer: part.p.cfg.Name, Epoch: u.id.Epoch})
+	case outcome.Status == commit.UnknownProducer && len(part.queue) > 0:
+		part.queue[0].lastErr = domain.ErrSessionExpired
+	}
+	part.unspent = part.unspent[1:]
+}
+
+// tell ends the given-up batch o with what the metadata store answered about it.
+func (part *partition) tell(o *outgoing, outcome commit.Outcome, err error) {
+	switch {
+	case err != nil:
+		part.complete(o, -1, o.giveUp(o.stored(), err))
+	case outcome.Status == commit.Duplicate:
+		part.complete(o, outcome.Base, nil)
+	case outcome.Status == commit.Accepted, outcome.Status == commit.OutOfOrder, outcome.Status == commit.NoPartition:
+		part.complete(o, -1, o.giveUp(domain.StoredNo, o.lastErr))
+	default:
+		part.complete(o, -1, o.giveUp(o.stored(), o.lastErr))
+	}
+}
+
+// expire ends the batches whose time is over while the partition is blocked.
+func (part *partition) expire() {
+	now := time.Now()
+	for len(part.queue) > 0 || part.open != nil {
+		if o := part.peek(); !o.expired(now) {
+			return
+		}
+		part.giveUpHead()
+	}
+}
+
+func (part *partition) peek() *outgoing {
+	if len(part.queue) > 0 {
+		return part.queue[0]
+	}
+	return part.open
+}
+
+// failAll ends every batch that is not in flight.
+func (part *partition) failAll(cause error) {
+	for o := part.next(); o != nil; o = part.next() {
+		part.complete(o, -1, o.giveUp(o.stored(), cause))
+	}
+}
+
+// end fails what waits for a topic that is deleted. Even a batch that was stored
+// is not in the log any more.
+func (part *partition) end() {
+	part.gone, part.unspent = true, nil
+	part.p.topics.drop(part.topic)
+	for o := part.next(); o != nil; o = part.next() {
+		part.complete(o, -1, &domain.TopicNotFoundError{Topic: part.topic.name})
+	}
+}
+
+// renew replaces the lost session old and numbers the waiting batches anew.
+func (part *partition) renew(old *session) {
+	next, err := part.p.renewSession(old)
+	part.mu.Lock()
+	defer part.mu.Unlock()
+	if err == nil {
+		part.adopt(next)
+		part.resolve()
+		return
+	}
+	part.expire()
+	if len(part.queue) > 0 && part.p.ended() == nil {
+		part.postpone(part.queue[0])
+		return
+	}
+	part.resolve()
+}
+
+// adopt moves the queue to session next. A batch that an attempt under the old
+// session may have stored cannot be told from one that it has not: its outcome is unknown.
+func (part *partition) adopt(next *session) {
+	part.session, part.sequence, part.unspent = next, 0, nil
+	kept := part.queue[:0]
+	for _, o := range part.queue {
+		if o.ambiguous && o.sequenced {
+			part.complete(o, -1, o.giveUp(domain.StoredUnknown, o.lastErr))
+			continue
+		}
+		if o.sequenced {
+			o.session, o.sequence, o.lastErr, o.lost = next, part.sequence, nil, false
+			part.sequence = part.sequence.Add(o.count)
+			batch.SetProducer(o.encoded, o.producer())
+		}
+		kept = append(kept, o)
+	}
+	clear(part.queue[len(kept):])
+	part.queue = kept
+}
+
+// abandon asks the metadata store to settle a given-up batch.
+func (p *Producer) abandon(u unspent) (commit.Outcome, error) {
+	wait := p.cfg.RequestTimeout
+	if u.o != nil {
+		wait = min(wait, abandonWait)
+	}
+	ctx, cancel := context.WithTimeout(p.life, wait)
+	defer cancel()
+	return p.producers.AbandonBatch(ctx, u.id)
+}
+
+// backoff returns a random part of RetryBackoff doubled failures-1 times, at most
+// 5 s.
+func (p *Producer) backoff(failures int) time.Duration {
+	limit := p.cfg.RetryBackoff
+	for i := 1; i < failures && limit < maxBackoff; i++ {
+		limit *= 2
+	}
+	if p.cfg.RetryBackoff < maxBackoff {
+		limit = min(limit, maxBackoff)
+	}
+	return time.Duration(p.random() * float64(limit))
+}
+
+// pause waits, and returns false if the producer ends meanwhile.
+func (p *Producer) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-p.life.Done():
+	}
+	return p.life.Err() == nil
+}

@@ -1,0 +1,261 @@
+package producer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/ports"
+)
+
+// topicAge is how old a topic in use may be before it is looked up again, in
+// the background: that is how a widened topic is noticed.
+const topicAge = 5 * time.Second
+
+// topic is one topic as it was looked up. Its id never changes: a topic created
+// again under the name is another value.
+type topic struct {
+	p          *Producer
+	id         domain.TopicID
+	name       string
+	partitions atomic.Pointer[[]atomic.Pointer[partition]]
+	read       atomic.Int64 // nanoseconds since the producer began
+	refreshing atomic.Bool
+}
+
+// topics finds topics by name. Reading takes no lock.
+type topics struct {
+	byName atomic.Pointer[map[string]*topic]
+	mu     sync.Mutex // for changes
+	all    []*topic   // every topic with unsettled batches perhaps, replaced ones too
+}
+
+func (ts *topics) find(name string) *topic {
+	if m := ts.byName.Load(); m != nil {
+		return (*m)[name]
+	}
+	return nil
+}
+
+// set enters what was looked up. A topic that is known under its id is widened.
+func (ts *topics) set(p *Producer, found domain.Topic) *topic {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	t := ts.find(found.Name)
+	if t == nil || t.id != found.ID {
+		t = &topic{p: p, id: found.ID, name: found.Name}
+		t.partitions.Store(new([]atomic.Pointer[partition]))
+		ts.change(func(m map[string]*topic) { m[found.Name] = t })
+		ts.all = append(ts.all, t)
+	}
+	t.widen(found.Partitions)
+	t.read.Store(int64(time.Since(p.began)))
+	return t
+}
+
+// drop forgets t, if it is what its name stands for.
+func (ts *topics) drop(t *topic) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if ts.find(t.name) == t {
+		ts.change(func(m map[string]*topic) { delete(m, t.name) })
+	}
+}
+
+func (ts *topics) change(edit func(map[string]*topic)) {
+	next := map[string]*topic{}
+	if m := ts.byName.Load(); m != nil {
+		maps.Copy(next, *m)
+	}
+	edit(next)
+	ts.byName.Store(&next)
+}
+
+// prune forgets replaced topics with nothing under way.
+func (ts *topics) prune() {
+	ts.mu.Lock()
+	all := ts.all
+	ts.mu.Unlock()
+	idle := map[*topic]bool{}
+	for _, t := range all {
+		idle[t] = ts.find(t.name) != t && t.idle()
+	}
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	ts.all = slices.DeleteFunc(slices.Clone(ts.all), func(t *topic) bool { return idle[t] })
+}
+
+// idle reports whether no batch of t is under way.
+func (t *topic) idle() bool {
+	list := *t.partitions.Load()
+	for i := range list {
+		if part := list[i].Load(); part != nil && !part.idle() {
+			return false
+		}
+	}
+	return true
+}
+
+// eachPartition calls f for every partition that was ever written to.
+func (ts *topics) eachPartition(f func(*partition)) {
+	ts.mu.Lock()
+	all := ts.all
+	ts.mu.Unlock()
+	for _, t := range all {
+		list := *t.partitions.Load()
+		for i := range list {
+			if part := list[i].Load(); part != nil {
+				f(part)
+			}
+		}
+	}
+}
+
+// widen makes room for count partitions. The caller holds topics.mu.
+func (t *topic) widen(count int32) {
+	old := *t.partitions.Load()
+	if int(count) <= len(old) {
+		return
+	}
+	wider := make([]atomic.Pointer[partition], count)
+	for i := range old {
+		// A partition made while this runs would be lost: make it here.
+		wider[i].Store(t.partitionIn(old, domain.PartitionID(i)))
+	}
+	t.partitions.Store(&wider)
+}
+
+func (t *topic) count() int32 { return int32(len(*t.partitions.Load())) }
+
+// partition returns partition id, or nil if there is none.
+func (t *topic) partition(id domain.PartitionID) *partition {
+	list := *t.partitions.Load()
+	if id < 0 || int(id) >= len(list) {
+		return nil
+	}
+	return t.partitionIn(list, id)
+}
+
+func (t *topic) partitionIn(list []atomic.Pointer[partition], id domain.PartitionID) *partition {
+	if part := list[id].Load(); part != nil {
+		return part
+	}
+	list[id].CompareAndSwap(nil, &partition{p: t.p, topic: t, id: id, session: t.p.session.Load()})
+	return list[id].Load()
+}
+
+// route finds the partition for r. Without wait it does not call the metadata
+// store: ErrWouldBlock.
+func (p *Producer) route(ctx context.Context, r *domain.Record, wait bool) (*partition, error) {
+	t := p.topics.find(r.Topic)
+	if t == nil {
+		var err error
+		if t, err = p.findTopic(ctx, r.Topic, wait); err != nil {
+			return nil, err
+		}
+	} else if age := int64(time.Since(p.began)) - t.read.Load(); age > int64(topicAge) {
+		p.refresh(t)
+	}
+	id, explicit := r.Partition.Explicit()
+	if !explicit {
+		id = p.cfg.Partitioner.Partition(r.Topic, r.Key, t.count())
+	}
+	if part := t.partition(id); part != nil {
+		return part, nil
+	}
+	if explicit && wait {
+		return p.widened(ctx, t, id)
+	}
+	return nil, &domain.InvalidPartitionError{Topic: r.Topic, Partition: id, Count: t.count()}
+}
+
+// widened looks the topic up again for a partition that it does not have yet.
+func (p *Producer) widened(ctx context.Context, t *topic, id domain.PartitionID) (*partition, error) {
+	t, err := p.lookUp(ctx, t.name)
+	if err != nil {
+		return nil, err
+	}
+	if part := t.partition(id); part != nil {
+		return part, nil
+	}
+	return nil, &domain.InvalidPartitionError{Topic: t.name, Partition: id, Count: t.count()}
+}
+
+// findTopic looks up a topic that is not known, in the background if the caller
+// must not wait.
+func (p *Producer) findTopic(ctx context.Context, name string, wait bool) (*topic, error) {
+	if err := domain.ValidateName("topic", name); err != nil {
+		return nil, err
+	}
+	if wait {
+		return p.lookUp(ctx, name)
+	}
+	if f := p.notFound.Load(); f != nil && f.name == name && p.notFound.CompareAndSwap(f, nil) {
+		return nil, f.err
+	}
+	if p.lookingUp.CompareAndSwap(false, true) {
+		p.spawn(func() {
+			defer p.lookingUp.Store(false)
+			if _, err := p.lookUp(p.life, name); err != nil {
+				p.notFound.Store(&lookUpFailure{name, err})
+			}
+		})
+	}
+	return nil, fmt.Errorf("topic %q is being looked up: %w", name, domain.ErrWouldBlock)
+}
+
+// lookUpFailure is how a look-up in the background ended, for the next TrySend.
+type lookUpFailure struct {
+	name string
+	err  error
+}
+
+// refresh looks t up again in the background.
+func (p *Producer) refresh(t *topic) {
+	if !t.refreshing.CompareAndSwap(false, true) {
+		return
+	}
+	p.spawn(func() {
+		defer t.refreshing.Store(false)
+		ctx, cancel := context.WithTimeout(p.life, p.cfg.RequestTimeout)
+		defer cancel()
+		switch found, err := p.metadata.Topic(ctx, t.name); {
+		case err == nil:
+			p.topics.set(p, found)
+		case errors.Is(err, domain.ErrTopicNotFound):
+			p.topics.drop(t)
+		default: // the store is away: what is known stays good, the commit decides
+			t.read.Store(int64(time.Since(p.began)))
+		}
+	})
+}
+
+// lookUp reads a topic from the metadata store, and again while that fails in a
+// way that may pass, for RequestTimeout at most.
+func (p *Producer) lookUp(ctx context.Context, name string) (*topic, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.RequestTimeout, domain.ErrTimeout)
+	defer cancel()
+	for failures := 1; ; failures++ {
+		found, err := p.metadata.Topic(ctx, name)
+		if err == nil {
+			p.topics.prune()
+			return p.topics.set(p, found), nil
+		}
+		if kind := ports.KindOf(err); kind == ports.Definite || kind == ports.Fatal {
+			return nil, err
+		}
+		timer := time.NewTimer(p.backoff(failures))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, notAccepted(name, fmt.Errorf("%w: %w", context.Cause(ctx), err))
+		}
+	}
+}
