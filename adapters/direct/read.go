@@ -1,0 +1,227 @@
+package direct
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/batch"
+	"github.com/streamhouse/streamhouse/domain/mutant"
+	"github.com/streamhouse/streamhouse/ports"
+)
+
+// part is an extent to read, and its bytes once they are read.
+type part struct {
+	ports.ExtentRef
+	bytes []byte
+	err   error
+}
+
+// read reads the planned extents and fills the answers. An extent whose object
+// is missing may have moved since the plan: its partition is planned and read once more.
+func (f *fetch) read(ctx context.Context) {
+	if f.planned == 0 {
+		return
+	}
+	parts := f.readAll(ctx)
+	var missing []int
+	for index := range f.extents {
+		if p := parts[index]; len(p) > 0 && errors.Is(p[0].err, ports.ErrObjectNotFound) {
+			missing = append(missing, index)
+		}
+	}
+	if len(missing) > 0 && ctx.Err() == nil {
+		f.readAgain(ctx, missing, parts)
+	}
+	for index := range f.extents {
+		f.answer(index, parts[index])
+	}
+}
+
+// readAgain plans and reads the partitions of the given indexes once more.
+func (f *fetch) readAgain(ctx context.Context, indexes []int, parts [][]part) {
+	again := &fetch{
+		r: f.r, req: f.req, order: indexes, answers: f.answers, extents: make([][]ports.ExtentRef, len(f.extents)),
+	}
+	if _, err := again.planFor(ctx, indexes); err != nil {
+		return
+	}
+	reread := again.readAll(ctx)
+	for _, index := range indexes {
+		parts[index] = reread[index]
+	}
+	f.bytes, f.reads = f.bytes+again.bytes, f.reads+again.reads
+}
+
+// readAll reads all extents of f, those that lie side by side in one read.
+func (f *fetch) readAll(ctx context.Context) [][]part {
+	parts := make([][]part, len(f.extents))
+	var all []*part
+	for _, index := range f.order {
+		parts[index] = make([]part, len(f.extents[index]))
+		for i, e := range f.extents[index] {
+			p := &parts[index][i]
+			p.ExtentRef = e
+			all = append(all, p)
+		}
+	}
+	runs := runsOf(all)
+	f.each(len(runs), func(i int) { f.readRun(ctx, runs[i]) })
+	for _, run := range runs {
+		f.reads++
+		for _, p := range run {
+			f.bytes += int64(len(p.bytes))
+		}
+	}
+	return parts
+}
+
+// runsOf groups the parts into runs that are byte-adjacent in one object. Runs
+// stand in the order of their objects' first mention.
+func runsOf(all []*part) [][]*part {
+	rank := make(map[domain.SegmentID]int)
+	for _, p := range all {
+		if _, ok := rank[p.Segment]; !ok {
+			rank[p.Segment] = len(rank)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *part) int {
+		return cmp.Or(cmp.Compare(rank[a.Segment], rank[b.Segment]), cmp.Compare(a.Position, b.Position))
+	})
+	var runs [][]*part
+	for i, p := range all {
+		if i > 0 {
+			if last := all[i-1]; last.Segment == p.Segment && last.Position+last.Length == p.Position {
+				runs[len(runs)-1] = append(runs[len(runs)-1], p)
+				continue
+			}
+		}
+		runs = append(runs, []*part{p})
+	}
+	return runs
+}
+
+// each calls f for 0 to n-1, in at most MaxReads goroutines, and waits for them.
+func (f *fetch) each(n int, do func(int)) {
+	if n == 1 {
+		do(0)
+		return
+	}
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(n, max(f.r.cfg.MaxReads, 1)) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				do(i)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// readRun reads a run at once. If that fails it reads its parts one by one, so
+// that only those fail whose bytes cannot be had.
+func (f *fetch) readRun(ctx context.Context, run []*part) {
+	first, last := run[0], run[len(run)-1]
+	body, err := f.r.readRange(ctx, first.ExtentRef, last.Position+last.Length-first.Position)
+	if err != nil && len(run) > 1 && ctx.Err() == nil && !errors.Is(err, ports.ErrObjectNotFound) {
+		for _, p := range run {
+			p.bytes, p.err = f.r.readRange(ctx, p.ExtentRef, p.Length)
+		}
+		return
+	}
+	for _, p := range run {
+		if p.err = err; err == nil {
+			at := p.Position - first.Position
+			p.bytes = body[at : at+p.Length : at+p.Length]
+		}
+	}
+}
+
+// readRange reads length bytes from where e begins. A read that gives another
+// number of bytes is corrupt, as is one that says so.
+func (r *Reader) readRange(ctx context.Context, e ports.ExtentRef, length int64) ([]byte, error) {
+	body, err := r.store.ReadRange(ctx, e.ObjectKey, e.Position, length)
+	switch {
+	case err == nil && int64(len(body)) != length:
+		return nil, damaged(e, "a read of %d bytes at %d gave %d", length, e.Position, len(body))
+	case err != nil && errors.Is(err, domain.ErrCorrupt):
+		return nil, damaged(e, "a read of %d bytes at %d: %v", length, e.Position, err)
+	}
+	return body, err
+}
+
+func damaged(e ports.ExtentRef, format string, args ...any) error {
+	return &domain.CorruptError{Segment: e.Segment, What: fmt.Sprintf(format, args...)}
+}
+
+// answer puts together what was read for one partition, up to the first extent
+// that could not be read. If that is the very first, its error is the answer.
+func (f *fetch) answer(index int, parts []part) {
+	a := &f.answers[index]
+	for i := range parts {
+		p := &parts[i]
+		if p.err == nil {
+			p.err = p.setOffsets()
+		}
+		if errors.Is(p.err, ports.ErrObjectNotFound) {
+			p.err = damaged(p.ExtentRef, "object %s is missing", p.ObjectKey)
+		}
+		if p.err == nil {
+			continue
+		}
+		if errors.Is(p.err, domain.ErrCorrupt) {
+			f.r.tel.Record(ports.Event{Kind: ports.CorruptionFound, Bytes: p.Length, Err: p.err})
+		}
+		if mutant.On(mutantBadExtentSkipped) && i+1 < len(parts) {
+			p.bytes = nil
+			continue
+		}
+		if parts = parts[:i]; i == 0 {
+			a.Err = p.err
+		}
+		break
+	}
+	a.Batches = join(parts)
+}
+
+// join returns the bytes of all parts, one after the other.
+func join(parts []part) []byte {
+	if len(parts) == 1 {
+		return parts[0].bytes
+	}
+	all := make([][]byte, len(parts))
+	for i := range parts {
+		all[i] = parts[i].bytes
+	}
+	return bytes.Join(all, nil)
+}
+
+// setOffsets gives each batch of the part its base offset, and checks that the
+// batches are those of the extent: as many, with as many records.
+func (p *part) setOffsets() error {
+	b, next, batches := p.bytes, p.Base, int32(0)
+	for len(b) > 0 {
+		h, err := batch.ParseHeader(b)
+		if err != nil {
+			return damaged(p.ExtentRef, "batch at %d: %v", p.Position+p.Length-int64(len(b)), err)
+		}
+		if !mutant.On(mutantBaseNotSet) {
+			batch.SetBaseOffset(b, next)
+		}
+		next += domain.Offset(h.Records)
+		b = b[h.Length:]
+		batches++
+	}
+	if (next != p.Last+1 || batches != p.Batches) && !mutant.On(mutantExtentUnchecked) {
+		return damaged(p.ExtentRef, "%d batches with %d records at %d, committed were %d with %d",
+			batches, next-p.Base, p.Position, p.Batches, p.Last+1-p.Base)
+	}
+	return nil
+}
