@@ -149,14 +149,23 @@ func (rs *Records) fail(why string) bool {
 func (r *Record) HeaderCount() int { return r.count }
 
 // AppendHeaders appends the record's headers to dst, in the order they were
-// sent, and returns the extended slice. Their values share the batch's memory.
+// sent, and returns the extended slice. Their values share the batch's memory. Keys are
+// strings of their own; but one that the record before, if dst ends in its headers,
+// has in the same place is used again, so that a batch's usual keys are allocated once.
 func (r *Record) AppendHeaders(dst []domain.Header) []domain.Header {
+	before := len(dst) - r.count
 	i := 0
-	for range r.count {
-		var key, value []byte
-		key, i, _ = field(r.headers, i)
-		value, i, _ = field(r.headers, i)
-		dst = append(dst, domain.Header{Key: string(key), Value: value})
+	for j := range r.count {
+		var raw []byte
+		h := domain.Header{}
+		raw, i, _ = field(r.headers, i)
+		h.Value, i, _ = field(r.headers, i)
+		if before >= 0 && dst[before+j].Key == string(raw) {
+			h.Key = dst[before+j].Key
+		} else {
+			h.Key = string(raw)
+		}
+		dst = append(dst, h)
 	}
 	return dst
 }

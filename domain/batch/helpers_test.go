@@ -3,7 +3,9 @@ package batch_test
 import (
 	"bytes"
 	"compress/flate"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"testing"
 
@@ -138,4 +140,24 @@ var samples = []item{
 	{1_700_000_100_000, nil, bytes.Repeat([]byte("long value "), 300), []domain.Header{
 		{Key: "trace", Value: []byte("abc")}, {Key: "", Value: nil}, {Key: "empty", Value: []byte{}},
 	}},
+}
+
+// seal sets length and checksum of a batch that was changed.
+func seal(b []byte) []byte {
+	binary.BigEndian.PutUint32(b[8:], uint32(len(b)-12))
+	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
+	return b
+}
+
+// raw makes a batch whose checksum is right of a body that need not be.
+func raw(records int32, body []byte) []byte {
+	var b batch.Builder
+	b.Append(1_700_000_000_000, nil, nil, nil)
+	out, err := b.Encode(nil, nil, batch.NoProducer)
+	if err != nil {
+		panic(err)
+	}
+	binary.BigEndian.PutUint32(out[23:], uint32(records-1))
+	binary.BigEndian.PutUint32(out[57:], uint32(records))
+	return seal(append(out[:batch.HeaderSize], body...))
 }

@@ -126,3 +126,43 @@ func TestEncode_IsReadByFranzGo(t *testing.T) {
 		t.Fatal("franz-go writes other bytes for the same batch")
 	}
 }
+
+// kafkaBatch makes a batch as another implementation of the format does.
+func kafkaBatch(items []item, p batch.Producer) []byte {
+	kb := kmsg.RecordBatch{
+		PartitionLeaderEpoch: -1, Magic: 2, LastOffsetDelta: int32(len(items) - 1), NumRecords: int32(len(items)),
+		FirstTimestamp: items[0].timestamp, MaxTimestamp: items[0].timestamp,
+		ProducerID: int64(p.ID), ProducerEpoch: int16(p.Epoch), FirstSequence: int32(p.Sequence),
+	}
+	for i, it := range items {
+		kb.MaxTimestamp = max(kb.MaxTimestamp, it.timestamp)
+		r := kmsg.Record{TimestampDelta64: it.timestamp - kb.FirstTimestamp, OffsetDelta: int32(i), Key: it.key, Value: it.value}
+		for _, h := range it.headers {
+			r.Headers = append(r.Headers, kmsg.Header{Key: h.Key, Value: h.Value})
+		}
+		r.Length = int32(len(r.AppendTo(nil)) - 1) // less the length itself, which is one byte of 0 here
+		kb.Records = r.AppendTo(kb.Records)
+	}
+	return seal(kb.AppendTo(nil))
+}
+
+func TestBuilder_WritesWhatFranzGoWrites(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		items := rapid.SliceOfN(genItem, 1, 8).Draw(t, "items")
+		p := rapid.SampledFrom([]batch.Producer{batch.NoProducer, somebody, {}}).Draw(t, "producer")
+		want := kafkaBatch(items, p)
+		ours, err := build(items).Encode(nil, nil, p)
+		if err != nil || string(ours) != string(want) {
+			t.Fatalf("ours is\n%x (%v), franz-go's is\n%x", ours, err, want)
+		}
+		got, err := read(want, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range items {
+			if !sameItem(got[i], items[i]) {
+				t.Fatalf("record %d of franz-go's batch is read as %+v, want %+v", i, got[i], items[i])
+			}
+		}
+	})
+}
