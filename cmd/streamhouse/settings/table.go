@@ -1,0 +1,220 @@
+package settings
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/streamhouse/streamhouse/app/producer"
+	"github.com/streamhouse/streamhouse/domain"
+)
+
+// Group says which commands have a setting as a flag. In the file and in the
+// environment every setting is known to every command.
+type Group uint8
+
+// The groups of settings.
+const (
+	Stores Group = iota + 1
+	Output
+	Producing
+	Consuming
+)
+
+// setting is one row of the table below.
+type setting struct {
+	name  string
+	group Group
+	// kind is the word for its value in help texts.
+	kind  string
+	usage string
+	set   func(s *Settings, value string) error
+}
+
+const (
+	maxDuration   = 24 * time.Hour
+	maxBatchBytes = domain.MaxBatchBytes - 2*domain.MaxRecordBytes
+)
+
+var table = []setting{
+	{"data", Stores, "DIR", "folder of the embedded log", setText(func(s *Settings) *string { return &s.Data })},
+	{"metadata", Stores, "URL", "metadata store, such as sqlite:FILE (default: in --data)", setURL(func(s *Settings) *string { return &s.Metadata })},
+	{"segments", Stores, "URL", "segment store, such as file:DIR (default: in --data)", setURL(func(s *Settings) *string { return &s.Segments })},
+	{"output", Output, "FORMAT", "text or json", setChoice(map[string]func(*Settings){
+		"text": func(s *Settings) { s.JSON = false },
+		"json": func(s *Settings) { s.JSON = true },
+	}, "text or json")},
+
+	{"batch-size", Producing, "N", "records of one partition that are sent at once when they wait (default 100)",
+		setInt(1, 1_000_000, func(s *Settings, n int64) { s.Producer.BatchSize = int(n) })},
+	{"batch-bytes", Producing, "BYTES", "most bytes of one batch, before compression (default 1MiB)",
+		setBytes(1, maxBatchBytes, func(s *Settings, n int64) { s.Producer.BatchBytes = int(n) })},
+	{"batch-timeout", Producing, "TIME", "longest wait of a record for company (default 100ms)",
+		setTime(func(s *Settings) *time.Duration { return &s.Producer.BatchTimeout })},
+	{"buffer-bytes", Producing, "BYTES", "memory for records on their way; reading pauses when it is full (default 64MiB)",
+		setBytes(1<<20, 1<<40, func(s *Settings, n int64) { s.Producer.BufferBytes = n })},
+	{"compression", Producing, "CODEC", "lz4 or none (default lz4)", setChoice(map[string]func(*Settings){
+		"lz4":  func(s *Settings) { s.Compress = true },
+		"none": func(s *Settings) { s.Compress = false },
+	}, "lz4 or none")},
+	{"request-timeout", Producing, "TIME", "longest attempt to store a batch (default 30s)",
+		setTime(func(s *Settings) *time.Duration { return &s.Producer.RequestTimeout })},
+	{"delivery-timeout", Producing, "TIME", "all attempts of a record together (default 2m)",
+		setTime(func(s *Settings) *time.Duration { return &s.Producer.DeliveryTimeout })},
+	{"max-retries", Producing, "N", "most repeats of a batch, -1 for no bound but the delivery timeout (default -1)",
+		setInt(producer.Unlimited, 1_000_000, func(s *Settings, n int64) { s.Producer.MaxRetries = int(n) })},
+	{"retry-backoff", Producing, "TIME", "first wait before a repeat; doubles up to 5s (default 100ms)",
+		setTime(func(s *Settings) *time.Duration { return &s.Producer.RetryBackoff })},
+	{"idempotence", Producing, "BOOL", "no retry stores a record twice (default true)", setBool(func(s *Settings) *bool { return &s.Producer.Idempotence })},
+	{"producer-name", Producing, "NAME", "durable identity: a later producer of the name fences the earlier", setProducerName},
+	{"partitioner", Producing, "NAME", "siphash, murmur2 (as Kafka clients), round-robin or sticky (default siphash)", setChoice(map[string]func(*Settings){
+		"siphash":     func(s *Settings) { s.Producer.Partitioner = domain.NewSipHashPartitioner() },
+		"murmur2":     func(s *Settings) { s.Producer.Partitioner = domain.NewMurmur2Partitioner() },
+		"round-robin": func(s *Settings) { s.Producer.Partitioner = domain.NewRoundRobinPartitioner() },
+		"sticky":      func(s *Settings) { s.Producer.Partitioner = domain.NewStickyPartitioner(stickyRun) },
+	}, "siphash, murmur2, round-robin or sticky")},
+
+	{"fetch-bytes", Consuming, "BYTES", "stored bytes that one fetch reads (default 8MiB)",
+		setBytes(1, 1<<30, func(s *Settings, n int64) { s.FetchBytes = n })},
+}
+
+// stickyRun is how many records without a key the sticky partitioner sends to
+// one partition before it moves on.
+const stickyRun = 1000
+
+var byName = index()
+
+func index() map[string]setting {
+	m := make(map[string]setting, len(table))
+	for _, s := range table {
+		m[s.name] = s
+	}
+	return m
+}
+
+// AddFlags adds the flags of the groups, and --config.
+func AddFlags(flags *pflag.FlagSet, groups ...Group) {
+	flags.Var(&textFlag{kind: "FILE"}, ConfigFlag, "YAML file of settings; keys are named like the flags")
+	for _, g := range groups {
+		for _, s := range table {
+			if s.group == g {
+				flags.Var(&textFlag{kind: s.kind, text: defaultText[s.name]}, s.name, s.usage)
+			}
+		}
+	}
+}
+
+// defaultText is shown as a flag's default where its usage does not say it.
+var defaultText = map[string]string{"data": "./data", "output": "text"}
+
+// textFlag keeps a flag's text; Load parses it, so that its faults are reported
+// with all others.
+type textFlag struct{ text, kind string }
+
+func (f *textFlag) String() string     { return f.text }
+func (f *textFlag) Set(s string) error { f.text = s; return nil }
+func (f *textFlag) Type() string       { return f.kind }
+
+// apply sets the value as a layer gives it: a string, or what YAML makes of a
+// scalar.
+func (s setting) apply(to *Settings, value any) error {
+	switch v := value.(type) {
+	case string:
+		return s.set(to, v)
+	case bool, int, int64, uint64, float64:
+		return s.set(to, fmt.Sprint(v))
+	case nil:
+		return &domain.ConfigError{Value: "empty", Want: "a value, or no such key"}
+	default:
+		return &domain.ConfigError{Value: "a list or a section", Want: "a single value"}
+	}
+}
+
+func setText(field func(*Settings) *string) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		if value == "" {
+			return &domain.ConfigError{Value: `""`, Want: "a folder"}
+		}
+		*field(s) = value
+		return nil
+	}
+}
+
+// setURL leaves it to the stores which schemes there are.
+func setURL(field func(*Settings) *string) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		*field(s) = value
+		return nil
+	}
+}
+
+func setChoice(choices map[string]func(*Settings), want string) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		choose, ok := choices[value]
+		if !ok {
+			return &domain.ConfigError{Value: quote(value), Want: want}
+		}
+		choose(s)
+		return nil
+	}
+}
+
+func setInt(least, most int64, set func(*Settings, int64)) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil || n < least || n > most {
+			return &domain.ConfigError{Value: quote(value), Want: fmt.Sprintf("a whole number from %d to %d", least, most)}
+		}
+		set(s, n)
+		return nil
+	}
+}
+
+func setBytes(least, most int64, set func(*Settings, int64)) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		n, err := ParseBytes(value)
+		if err != nil || n < least || n > most {
+			return &domain.ConfigError{Value: quote(value), Want: fmt.Sprintf("%s to %s, such as 65536 or 1MiB", FormatBytes(least), FormatBytes(most))}
+		}
+		set(s, n)
+		return nil
+	}
+}
+
+func setTime(field func(*Settings) *time.Duration) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		d, err := ParseDuration(value)
+		if err != nil || d < time.Millisecond || d > maxDuration {
+			return &domain.ConfigError{Value: quote(value), Want: "1ms to 24h, such as 250ms or 2m"}
+		}
+		*field(s) = d
+		return nil
+	}
+}
+
+func setBool(field func(*Settings) *bool) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		switch value {
+		case "true":
+			*field(s) = true
+		case "false":
+			*field(s) = false
+		default:
+			return &domain.ConfigError{Value: quote(value), Want: "true or false"}
+		}
+		return nil
+	}
+}
+
+func setProducerName(s *Settings, value string) error {
+	if err := domain.ValidateName("producer", value); err != nil {
+		return err
+	}
+	s.Producer.Name = value
+	return nil
+}
+
+// quote shows a value from outside: escaped, and cut if it is long.
+func quote(value string) string { return fmt.Sprintf("%.60q", value) }
