@@ -2,7 +2,6 @@ package codec
 
 import (
 	"encoding/binary"
-	"slices"
 
 	"github.com/pierrec/lz4/v4"
 )
@@ -25,7 +24,7 @@ func (lz4Codec) Decompress(dst, src []byte, limit int) ([]byte, error) {
 		return nil, err
 	}
 	start := len(dst)
-	dst = slices.Grow(dst, size)
+	dst = withRoom(dst, size)
 	out := dst[start : start+size]
 	n, rest, err := f.decode(out, blocks)
 	if err != nil {
@@ -35,6 +34,14 @@ func (lz4Codec) Decompress(dst, src []byte, limit int) ([]byte, error) {
 		return nil, err
 	}
 	return dst[:start+n], nil
+}
+
+// withRoom returns dst with room for exactly size more bytes, if it had less.
+func withRoom(dst []byte, size int) []byte {
+	if cap(dst)-len(dst) >= size {
+		return dst
+	}
+	return append(make([]byte, 0, len(dst)+size), dst...)
 }
 
 // frame is the header of an LZ4 frame.
