@@ -126,6 +126,7 @@ func (part *partition) newBatch(bound int) (*outgoing, error) {
 		return nil, cmp.Or(part.p.usable(), err)
 	}
 	now := time.Now()
+	part.p.refresh(part.topic, now)
 	o := &outgoing{
 		part: part, group: group, first: now, firstMS: now.UnixMilli(),
 		done: make(chan struct{}), callbacks: part.p.slots.take(),

@@ -159,8 +159,6 @@ func (p *Producer) route(ctx context.Context, r *domain.Record, wait bool) (*par
 		if t, err = p.findTopic(ctx, r.Topic, wait); err != nil {
 			return nil, err
 		}
-	} else if age := int64(time.Since(p.began)) - t.read.Load(); age > int64(topicAge) {
-		p.refresh(t)
 	}
 	id, explicit := r.Partition.Explicit()
 	if !explicit {
@@ -216,9 +214,9 @@ type lookUpFailure struct {
 	err  error
 }
 
-// refresh looks t up again in the background.
-func (p *Producer) refresh(t *topic) {
-	if !t.refreshing.CompareAndSwap(false, true) {
+// refresh looks t up again in the background, if what is known is old at now.
+func (p *Producer) refresh(t *topic, now time.Time) {
+	if int64(now.Sub(p.began))-t.read.Load() <= int64(topicAge) || !t.refreshing.CompareAndSwap(false, true) {
 		return
 	}
 	p.spawn(func() {

@@ -206,3 +206,28 @@ func (w *wire) stored(t testing.TB, topic domain.Topic, id domain.PartitionID) d
 }
 
 func value(s string) domain.Record { return domain.Record{Topic: "t", Value: []byte(s)} }
+
+func keyOf(t domain.Topic) commit.PartitionKey { return commit.PartitionKey{Topic: t.ID} }
+
+// metadataAway is a metadata store that fails to settle batches while set.
+type metadataAway struct {
+	ports.Producers
+	mu   sync.Mutex
+	away bool
+}
+
+func (m *metadataAway) set(away bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.away = away
+}
+
+func (m *metadataAway) AbandonBatch(ctx context.Context, b ports.AbandonedBatch) (commit.Outcome, error) {
+	m.mu.Lock()
+	away := m.away
+	m.mu.Unlock()
+	if away {
+		return commit.Outcome{}, errLost
+	}
+	return m.Producers.AbandonBatch(ctx, b)
+}
