@@ -67,6 +67,9 @@ func (s *Store) create(dir string) (*unnamed, error) {
 	if s.named.Load() {
 		return s.createNamed()
 	}
+	if f := s.spare.Swap(nil); f != nil {
+		return f, nil
+	}
 	f, err := createNameless(dir)
 	if errors.Is(err, errNoNameless) {
 		s.named.Store(true)
@@ -75,11 +78,25 @@ func (s *Store) create(dir string) (*unnamed, error) {
 	return f, err
 }
 
+// prepare makes the next Put's file, unless there is one.
+func (s *Store) prepare(dir string) {
+	if s.named.Load() || s.spare.Load() != nil {
+		return
+	}
+	f, err := createNameless(dir)
+	if err != nil {
+		return // the next Put will see for itself
+	}
+	if !s.spare.CompareAndSwap(nil, f) {
+		f.discard()
+	}
+}
+
 // createNamed makes a file in the folder of temporaries. Its lock tells sweeps
 // of other processes that its maker lives.
 func (s *Store) createNamed() (*unnamed, error) {
 	dir := filepath.Join(s.dir, temporaries)
-	if err := makeFolder(dir, 0o777); err != nil {
+	if _, err := makeFolder(dir, 0o777); err != nil {
 		return nil, err
 	}
 	for {

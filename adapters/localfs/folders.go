@@ -35,17 +35,22 @@ func (f *folders) ensure(s *Store, dir string) error {
 	if err := f.ensure(s, parent); err != nil {
 		return err
 	}
-	if err := makeFolder(dir, 0o777); err != nil {
+	made, err := makeFolder(dir, 0o777)
+	if err != nil {
 		return err
 	}
-	if mutant.On(mutantNewFolderNotSynced) {
-		f.add(dir)
-		return nil
+	switch {
+	case mutant.On(mutantNewFolderNotSynced):
+	case made:
+		err = s.syncFolder(parent)
+	default:
+		// Not the first process here: likely all shards exist.
+		err = f.syncEntries(s, parent)
 	}
-	if err := f.syncEntries(s, parent); err != nil {
+	if err != nil {
 		return err
 	}
-	f.add(dir) // there may be more folders than syncEntries looks at
+	f.add(dir)
 	return nil
 }
 
@@ -88,17 +93,18 @@ func (f *folders) forget() {
 	f.known = nil
 }
 
-// makeFolder makes dir if it does not exist. A file in its place is an error.
-func makeFolder(dir string, mode fs.FileMode) error {
-	err := os.Mkdir(dir, mode)
+// makeFolder makes dir if it does not exist, and says whether it did. A file in
+// its place is an error.
+func makeFolder(dir string, mode fs.FileMode) (made bool, err error) {
+	err = os.Mkdir(dir, mode)
 	if !errors.Is(err, fs.ErrExist) {
-		return err
+		return err == nil, err
 	}
 	info, err := os.Stat(dir)
 	if err == nil && !info.IsDir() {
 		err = fmt.Errorf("%s: %w", dir, unix.ENOTDIR)
 	}
-	return err
+	return false, err
 }
 
 // makeRoot makes dir and what is missing above it, and syncs every folder that
@@ -115,7 +121,7 @@ func (s *Store) makeRoot(dir string, mode fs.FileMode) error {
 	if err := s.makeRoot(parent, 0o777); err != nil {
 		return err
 	}
-	if err := makeFolder(dir, mode); err != nil {
+	if _, err := makeFolder(dir, mode); err != nil {
 		return err
 	}
 	return s.syncFolder(parent)

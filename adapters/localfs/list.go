@@ -23,8 +23,8 @@ const listChunk = 1024
 // folders it visits anew.
 func (s *Store) List(ctx context.Context, after string, limit int) ([]ports.ObjectInfo, error) {
 	op := fmt.Sprintf("list objects after %.80q", after)
-	if broken := s.broken.Load(); broken != nil {
-		return nil, ports.StorageError(op, ports.Fatal, *broken)
+	if err := s.usable(op); err != nil {
+		return nil, err
 	}
 	l := lister{ctx: ctx, store: s, after: after, limit: limit}
 	if err := l.folder(""); err != nil {

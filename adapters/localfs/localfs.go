@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/ports"
 )
@@ -42,8 +43,13 @@ type Store struct {
 	dir     string
 	options Options
 	folders folders
+	// spare is the file the next Put will use. Making one takes as long as a
+	// third of a sync where the kernel has to read the inode's block first, and nothing of it
+	// stays if the process ends.
+	spare atomic.Pointer[unnamed]
 	// named is set once the file system has refused a file without a name.
 	named atomic.Bool
+	steps steps
 	// broken holds the first failed sync of a folder, see fail.
 	broken atomic.Pointer[error]
 }
@@ -89,6 +95,10 @@ func (s *Store) Put(ctx context.Context, key string, body []byte) error {
 	if err := s.ready(ctx, op, key); err != nil {
 		return err
 	}
+	if !s.steps.begin() {
+		return closedError(op)
+	}
+	defer s.steps.end()
 	path := s.path(key)
 	if err := s.folders.ensure(s, filepath.Dir(path)); err != nil {
 		return s.fail(op, err)
@@ -97,17 +107,21 @@ func (s *Store) Put(ctx context.Context, key string, body []byte) error {
 	if err != nil {
 		return s.fail(op, err)
 	}
-	return s.await(ctx, op, func() error { return s.publish(f, path) })
+	return s.await(ctx, op, func(settled func(error)) {
+		err := s.publish(f, path)
+		settled(err)
+		if err == nil {
+			s.prepare(filepath.Dir(path))
+		}
+	})
 }
 
-// await runs a step that the disk may hold up for any time, and returns without
-// it if ctx ends first: the step then ends by itself, its effect open.
-func (s *Store) await(ctx context.Context, op string, step func() error) error {
-	if ctx.Done() == nil {
-		return s.fail(op, step())
-	}
+// await runs a step that the disk may hold up for any time, and returns what it
+// passes to settled; without it if ctx ends first. The step goes on in any case until it
+// returns. The caller has begun.
+func (s *Store) await(ctx context.Context, op string, step func(settled func(error))) error {
 	settled := make(chan error, 1)
-	go func() { settled <- s.fail(op, step()) }()
+	s.steps.start(func() { step(func(err error) { settled <- s.fail(op, err) }) })
 	select {
 	case err := <-settled:
 		return err
@@ -176,7 +190,11 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	if err := s.ready(ctx, op, key); err != nil {
 		return err
 	}
-	return s.await(ctx, op, func() error { return s.remove(s.path(key)) })
+	if !s.steps.begin() {
+		return closedError(op)
+	}
+	defer s.steps.end()
+	return s.await(ctx, op, func(settled func(error)) { settled(s.remove(s.path(key))) })
 }
 
 func (s *Store) remove(path string) error {
@@ -194,10 +212,23 @@ func (s *Store) remove(path string) error {
 
 func (s *Store) path(key string) string { return filepath.Join(s.dir, filepath.FromSlash(key)) }
 
+// Close waits for Puts and Deletes in progress, and what outlived them, but not
+// for a disk that hangs. Calls after it return domain.ErrClosed. It may be called twice.
+func (s *Store) Close() error {
+	err := s.steps.close()
+	if f := s.spare.Swap(nil); f != nil {
+		f.discard()
+	}
+	if err != nil {
+		return ports.StorageError("close folder "+s.dir, ports.Ambiguous, err)
+	}
+	return nil
+}
+
 // ready refuses a call that should not begin.
 func (s *Store) ready(ctx context.Context, op, key string) error {
-	if broken := s.broken.Load(); broken != nil {
-		return ports.StorageError(op, ports.Fatal, *broken)
+	if err := s.usable(op); err != nil {
+		return err
 	}
 	if err := ports.CheckObjectKey(key); err != nil {
 		return ports.StorageError(op, ports.Definite, err)
@@ -207,3 +238,15 @@ func (s *Store) ready(ctx context.Context, op, key string) error {
 	}
 	return nil
 }
+
+func (s *Store) usable(op string) error {
+	if s.steps.ended() {
+		return closedError(op)
+	}
+	if broken := s.broken.Load(); broken != nil {
+		return ports.StorageError(op, ports.Fatal, *broken)
+	}
+	return nil
+}
+
+func closedError(op string) error { return fmt.Errorf("%s: %w", op, domain.ErrClosed) }

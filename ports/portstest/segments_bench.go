@@ -2,8 +2,10 @@ package portstest
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/streamhouse/streamhouse/ports"
 )
@@ -29,13 +31,16 @@ func benchPut(b *testing.B, s ports.SegmentStore, size int) {
 	body := segmentBody(1, size)
 	b.SetBytes(int64(size))
 	b.ReportAllocs()
-	i := 0
+	var times []time.Duration
 	for b.Loop() {
-		if err := s.Put(b.Context(), benchKey(i), body); err != nil {
+		start := time.Now()
+		if err := s.Put(b.Context(), benchKey(len(times)), body); err != nil {
 			b.Fatal(err)
 		}
-		i++
+		times = append(times, time.Since(start))
 	}
+	slices.Sort(times)
+	b.ReportMetric(float64(times[len(times)/2].Microseconds()), "p50-us")
 }
 
 func benchPutParallel(b *testing.B, s ports.SegmentStore, size int) {
