@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,46 +33,60 @@ type rig struct {
 	topic  domain.Topic
 }
 
+// Functions that take over a call of a store.
+type (
+	reserveFunc = func(ctx context.Context, n int) ([]ports.SegmentRef, error)
+	commitFunc  = func(ctx context.Context, s []commit.Segment) ([]ports.CommitResult, error)
+	putFunc     = func(ctx context.Context, key string, body []byte) error
+	readFunc    = func(ctx context.Context, key string, position, length int64) ([]byte, error)
+)
+
 // log is a metadata store whose calls a test may take over.
 type log struct {
 	*memory.Metadata
-	reserve func(ctx context.Context, n int) ([]ports.SegmentRef, error)
-	commit  func(ctx context.Context, s []commit.Segment) ([]ports.CommitResult, error)
+	reserve hook[reserveFunc]
+	commit  hook[commitFunc]
+	plans   atomic.Int64
 }
 
 func (l *log) Reserve(ctx context.Context, n int) ([]ports.SegmentRef, error) {
-	if l.reserve != nil {
-		return l.reserve(ctx, n)
-	}
-	return l.Metadata.Reserve(ctx, n)
+	return l.reserve.or(l.Metadata.Reserve)(ctx, n)
 }
 
 func (l *log) Commit(ctx context.Context, s []commit.Segment) ([]ports.CommitResult, error) {
-	if l.commit != nil {
-		return l.commit(ctx, s)
-	}
-	return l.Metadata.Commit(ctx, s)
+	return l.commit.or(l.Metadata.Commit)(ctx, s)
+}
+
+func (l *log) Plan(ctx context.Context, r []ports.PlanRequest) ([]ports.Plan, error) {
+	l.plans.Add(1)
+	return l.Metadata.Plan(ctx, r)
 }
 
 // store is a segment store whose calls a test may take over.
 type store struct {
 	*memory.Segments
-	put  func(ctx context.Context, key string, body []byte) error
-	read func(ctx context.Context, key string, position, length int64) ([]byte, error)
+	put  hook[putFunc]
+	read hook[readFunc]
 }
 
 func (s *store) Put(ctx context.Context, key string, body []byte) error {
-	if s.put != nil {
-		return s.put(ctx, key, body)
-	}
-	return s.Segments.Put(ctx, key, body)
+	return s.put.or(s.Segments.Put)(ctx, key, body)
 }
 
 func (s *store) ReadRange(ctx context.Context, key string, position, length int64) ([]byte, error) {
-	if s.read != nil {
-		return s.read(ctx, key, position, length)
+	return s.read.or(s.Segments.ReadRange)(ctx, key, position, length)
+}
+
+// hook holds what takes a call over, if anything does.
+type hook[F any] struct{ f atomic.Pointer[F] }
+
+func (h *hook[F]) set(f F) { h.f.Store(&f) }
+
+func (h *hook[F]) or(otherwise F) F {
+	if f := h.f.Load(); f != nil {
+		return *f
 	}
-	return s.Segments.ReadRange(ctx, key, position, length)
+	return otherwise
 }
 
 func newRig(t testing.TB, change func(*direct.Config)) *rig {

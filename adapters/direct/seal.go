@@ -97,7 +97,7 @@ func (w *Writer) pick() *draft {
 	}
 	w.sequence++
 	w.segments[s.number] = s
-	s.live, s.building = len(s.items), true
+	s.live = len(s.items)
 	s.ctx, s.cancel = context.WithCancel(w.ctx)
 	if s.blockers > 0 {
 		w.dependants++
