@@ -59,7 +59,7 @@ func appendRace(x *transportUnderTest) {
 		s := x.producer()
 		wg.Go(func() {
 			for n := range batches {
-				a := x.append(s.batch(0, fmt.Sprintf("%d/%03d", i, n)), s.batch(domain.PartitionID(i), "x"))
+				a := x.append(s.batch(0, fmt.Sprintf("%d/%03d", i, n)), s.batch(domain.PartitionID(1+i%7), "x"))
 				if n%7 == 0 {
 					a.wait()
 				}
