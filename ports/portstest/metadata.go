@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -31,6 +32,12 @@ func AdvanceWith(advance func(t *testing.T, s ports.MetadataStore, d time.Durati
 // the cases about durability are not run.
 func ReopenWith(reopen func(t *testing.T, s ports.MetadataStore) ports.MetadataStore) MetadataOption {
 	return func(x *metadataSuite) { x.reopen = reopen }
+}
+
+// RaiseEpochWith sets the epoch of a producer name to epoch, past the port, where
+// 32767 registrations would take too long.
+func RaiseEpochWith(raise func(t *testing.T, s ports.MetadataStore, name string, epoch domain.Epoch)) MetadataOption {
+	return func(x *metadataSuite) { x.raiseEpoch = raise }
 }
 
 // CheckWith looks at the inside of the store at the end of every case: live
@@ -83,11 +90,12 @@ func (x *metadataSuite) groups() []metadataGroup {
 }
 
 type metadataSuite struct {
-	open    func(*testing.T) ports.MetadataStore
-	check   func(*testing.T, ports.MetadataStore)
-	reopen  func(*testing.T, ports.MetadataStore) ports.MetadataStore
-	advance func(*testing.T, ports.MetadataStore, time.Duration)
-	bubble  bool
+	open       func(*testing.T) ports.MetadataStore
+	check      func(*testing.T, ports.MetadataStore)
+	reopen     func(*testing.T, ports.MetadataStore) ports.MetadataStore
+	advance    func(*testing.T, ports.MetadataStore, time.Duration)
+	raiseEpoch func(*testing.T, ports.MetadataStore, string, domain.Epoch)
+	bubble     bool
 }
 
 type metadataCase struct {

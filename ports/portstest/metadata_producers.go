@@ -84,6 +84,10 @@ func epochsRunOut(m *metadataUnderTest) {
 	key := m.partition("orders")
 	s := m.session("billing")
 	old := s
+	if raise := m.suite.raiseEpoch; raise != nil {
+		raise(m.T, m.MetadataStore, "billing", math.MaxInt16-3)
+		old.Epoch = math.MaxInt16 - 3
+	}
 	for old.Epoch < math.MaxInt16 {
 		s = m.session("billing")
 		if s.ID != old.ID || s.Epoch != old.Epoch+1 {
