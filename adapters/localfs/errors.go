@@ -43,6 +43,16 @@ func (s *Store) fail(op string, err error) error {
 	return ports.StorageError(op, kind, err)
 }
 
+// openError turns the failure of a call on a folder that serves nobody yet into
+// the port's error.
+func openError(op string, err error) error {
+	kind := kindOf(err)
+	if kind == ports.Fatal {
+		kind = ports.Definite // a file system that cannot sync folders
+	}
+	return ports.StorageError(op, kind, err)
+}
+
 // definite are the causes that stay until somebody changes something.
 var definite = []error{
 	ports.ErrObjectExists, ports.ErrObjectNotFound, domain.ErrCorrupt,

@@ -107,9 +107,35 @@ func makeFolder(dir string, mode fs.FileMode) (made bool, err error) {
 	return false, err
 }
 
-// makeRoot makes dir and what is missing above it, and syncs every folder that
-// got a new entry.
+// MakeFolder makes the folder dir for its owner only, and those above it, if
+// they do not exist, durably. The error is an *ports.Error.
+func MakeFolder(dir string) error {
+	abs, err := filepath.Abs(dir)
+	if err == nil {
+		err = (&Store{}).makeRoot(abs, 0o700)
+	}
+	if err != nil {
+		return openError("make folder "+dir, err)
+	}
+	return nil
+}
+
+// makeRoot makes dir and what is missing above it, durably. Whoever made dir, if
+// it exists, may not have synced its name.
 func (s *Store) makeRoot(dir string, mode fs.FileMode) error {
+	if err := s.makeAll(dir, mode); err != nil {
+		return err
+	}
+	err := s.syncFolder(filepath.Dir(dir))
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // a folder of somebody else, who gave us dir
+	}
+	return err
+}
+
+// makeAll makes dir and what is missing above it, and syncs every folder that
+// got a new entry.
+func (s *Store) makeAll(dir string, mode fs.FileMode) error {
 	info, err := os.Stat(dir)
 	if err == nil && !info.IsDir() {
 		return fmt.Errorf("%s: %w", dir, unix.ENOTDIR)
@@ -118,7 +144,7 @@ func (s *Store) makeRoot(dir string, mode fs.FileMode) error {
 		return err
 	}
 	parent := filepath.Dir(dir)
-	if err := s.makeRoot(parent, 0o777); err != nil {
+	if err := s.makeAll(parent, 0o777); err != nil {
 		return err
 	}
 	if _, err := makeFolder(dir, mode); err != nil {

@@ -65,15 +65,11 @@ func Open(dir string, options Options) (*Store, error) {
 	op := "open folder " + dir
 	abs, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, ports.StorageError(op, ports.Definite, err)
+		return nil, openError(op, err)
 	}
 	s := &Store{dir: abs, options: options}
 	if err := s.open(); err != nil {
-		kind := kindOf(err)
-		if kind == ports.Fatal {
-			kind = ports.Definite // a file system that cannot sync folders; nothing is in it yet
-		}
-		return nil, ports.StorageError(op, kind, err)
+		return nil, openError(op, err)
 	}
 	return s, nil
 }

@@ -1,0 +1,114 @@
+// Package local opens the stores that need nothing but a disk: both in one
+// folder, or each by its URL.
+//
+// The folder of a store holds metadata.db, its SQLite companions, and
+// segments/. Several processes may have it open at the same time.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/streamhouse/streamhouse/adapters/localfs"
+	"github.com/streamhouse/streamhouse/adapters/sqlite"
+	"github.com/streamhouse/streamhouse/ports"
+)
+
+// What a folder holds.
+const (
+	metadataFile   = "metadata.db"
+	segmentsFolder = "segments"
+)
+
+// Store is the embedded log: metadata and segments in one folder.
+type Store struct {
+	metadata *sqlite.Store
+	segments *localfs.Store
+}
+
+var _ ports.Cluster = (*Store)(nil)
+
+// Option changes how Open opens.
+type Option func(*options)
+
+type options struct {
+	metadata sqlite.Options
+	segments localfs.Options
+}
+
+// UnsafeSynchronous sets SQLite's synchronous mode to "NORMAL" or "OFF": a
+// power failure then takes acknowledged records with it. Default: full sync.
+func UnsafeSynchronous(mode string) Option {
+	return func(o *options) { o.metadata.UnsafeSynchronous = mode }
+}
+
+// UnsafeNoFsync leaves out every sync of segments: a power failure then takes
+// acknowledged records with it. Default: all are synced.
+func UnsafeNoFsync() Option {
+	return func(o *options) { o.segments.UnsafeNoSync = true }
+}
+
+// Open opens the store in the folder dir, and makes both if they do not exist:
+// the folder readable by its owner only. It refuses a folder whose metadata file is gone while
+// its segments are there, since a new one would give their offsets again.
+//
+// domain.ErrMetadata, domain.ErrStorage: the folder cannot be used; the error says
+// why. *domain.ConfigError: an option has no such value.
+func Open(ctx context.Context, dir string, opts ...Option) (*Store, error) {
+	var o options
+	for _, option := range opts {
+		option(&o)
+	}
+	segments, err := localfs.Open(dir, o.segments)
+	if err != nil {
+		return nil, err
+	}
+	metadata, err := openMetadata(ctx, dir, segments, o.metadata)
+	if err != nil {
+		return nil, errors.Join(err, segments.Close())
+	}
+	return &Store{metadata: metadata, segments: segments}, nil
+}
+
+func openMetadata(ctx context.Context, dir string, segments *localfs.Store, o sqlite.Options) (*sqlite.Store, error) {
+	if err := refuseFolder(ctx, dir, segments); err != nil {
+		return nil, err
+	}
+	return sqlite.Open(ctx, filepath.Join(dir, metadataFile), o)
+}
+
+// refuseFolder refuses a folder that holds what Open would not expect.
+func refuseFolder(ctx context.Context, dir string, segments *localfs.Store) error {
+	inPlace := filepath.Join(dir, segmentsFolder)
+	if info, err := os.Stat(inPlace); err == nil && !info.IsDir() {
+		return ports.StorageError("open folder "+dir, ports.Definite, fmt.Errorf("%s is not a folder: move it away", inPlace))
+	}
+	if exists(filepath.Join(dir, metadataFile)) {
+		return nil
+	}
+	found, err := segments.List(ctx, segmentsFolder+"/", 1)
+	// Asked again: another process may have begun the folder meanwhile.
+	if err != nil || len(found) == 0 || exists(filepath.Join(dir, metadataFile)) {
+		return err
+	}
+	return ports.MetadataError("open folder "+dir, ports.Definite,
+		fmt.Errorf("%s is missing while there are segments, such as %s: restore it from a backup, or give another folder", metadataFile, found[0].Key))
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// Metadata implements ports.Cluster.
+func (s *Store) Metadata() ports.MetadataStore { return s.metadata }
+
+// Segments implements ports.Cluster.
+func (s *Store) Segments() ports.SegmentStore { return s.segments }
+
+// Close closes both stores. It may be called twice.
+func (s *Store) Close() error { return errors.Join(s.metadata.Close(), s.segments.Close()) }
