@@ -193,7 +193,10 @@ func (f *fetch) answer(index int, parts []part) {
 
 // join returns the bytes of all parts, one after the other.
 func join(parts []part) []byte {
-	if len(parts) == 1 {
+	switch len(parts) {
+	case 0:
+		return nil
+	case 1:
 		return parts[0].bytes
 	}
 	all := make([][]byte, len(parts))

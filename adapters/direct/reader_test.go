@@ -1,0 +1,200 @@
+package direct_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/streamhouse/streamhouse/adapters/direct"
+	"github.com/streamhouse/streamhouse/adapters/memory"
+	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/batch"
+	"github.com/streamhouse/streamhouse/ports"
+)
+
+// all asks for all four partitions from their start.
+func (r *rig) all() []ports.FetchPosition {
+	var positions []ports.FetchPosition
+	for p := range domain.PartitionID(4) {
+		positions = append(positions, ports.FetchPosition{PartitionKey: r.key(p)})
+	}
+	return positions
+}
+
+func TestFetch_ReadsAdjacentExtentsAtOnce(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		for round := range 3 {
+			answers := r.append(t.Context(), r.batch(2, batch.NoProducer, "c"), r.batch(0, batch.NoProducer, "a"), r.batch(1, batch.NoProducer, "b"))
+			for range 3 {
+				if a := <-answers; a.Base != domain.Offset(round) {
+					t.Fatalf("batch %d at %d, %v", a.i, a.Base, a.Err)
+				}
+			}
+		}
+		got, err := r.reader.Fetch(t.Context(), ports.FetchRequest{Partitions: r.all(), MaxBytes: 1 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for p, f := range got[:3] {
+			if n := len(decode(t, f.Batches)); f.Err != nil || n != 3 {
+				t.Errorf("partition %d: %d records, %v", p, n, f.Err)
+			}
+		}
+		if fetched := r.tel.Totals(ports.Fetched); fetched.Count != 3 || fetched.Events != 1 {
+			t.Errorf("%d reads for 3 objects", fetched.Count)
+		}
+	})
+}
+
+func TestFetch_ReadsPartByPartWhatCannotBeReadAtOnce(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		answers := r.append(t.Context(), r.batch(0, batch.NoProducer, "a"), r.batch(1, batch.NoProducer, "b"))
+		<-answers
+		<-answers
+		r.store.read.set(func(ctx context.Context, key string, position, length int64) ([]byte, error) {
+			if position+length > 44+69 { // the header, and the first batch
+				return nil, ports.StorageError("read", ports.Definite, domain.ErrCorrupt)
+			}
+			return r.store.Segments.ReadRange(ctx, key, position, length)
+		})
+		got, err := r.reader.Fetch(t.Context(), ports.FetchRequest{Partitions: r.all(), MaxBytes: 1 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(decode(t, got[0].Batches)); n != 1 || got[0].Err != nil {
+			t.Errorf("partition 0: %d records, %v", n, got[0].Err)
+		}
+		var c *domain.CorruptError
+		if !errors.As(got[1].Err, &c) || c.Segment == (domain.SegmentID{}) {
+			t.Errorf("partition 1: %v, want a *domain.CorruptError that names the segment", got[1].Err)
+		}
+		if n := r.tel.Count(ports.CorruptionFound); n != 1 {
+			t.Errorf("%d corruptions reported, want 1", n)
+		}
+	})
+}
+
+func TestFetch_PlansAgainWhenAnObjectHasMoved(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		r.stored(r.append(t.Context(), r.batch(0, batch.NoProducer, "a")), 0)
+		reads := 0
+		r.store.read.set(func(ctx context.Context, key string, position, length int64) ([]byte, error) {
+			if reads++; reads%2 == 1 {
+				return nil, ports.StorageError("read", ports.Definite, ports.ErrObjectNotFound)
+			}
+			return r.store.Segments.ReadRange(ctx, key, position, length)
+		})
+		if v := fmt.Sprint(r.values(0)); v != "[a]" {
+			t.Errorf("read %s, want [a]", v)
+		}
+		if o, err := r.reader.OffsetAt(t.Context(), r.key(0), time.UnixMilli(500)); o != 0 || err != nil {
+			t.Errorf("OffsetAt: %d, %v", o, err)
+		}
+		if n := r.tel.Count(ports.CorruptionFound); n != 0 {
+			t.Errorf("%d corruptions reported, want 0", n)
+		}
+	})
+}
+
+func TestFetch_ReportsAReadThatFailed(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		r.stored(r.append(t.Context(), r.batch(0, batch.NoProducer, "a")), 0)
+		r.store.read.set(func(context.Context, string, int64, int64) ([]byte, error) {
+			return nil, ports.StorageError("read", ports.Transient, errors.New("busy"))
+		})
+		got, err := r.reader.Fetch(t.Context(), ports.FetchRequest{Partitions: r.all()[:1], MaxBytes: 1})
+		if err != nil || ports.KindOf(got[0].Err) != ports.Transient || got[0].Batches != nil {
+			t.Errorf("fetch gave %+v, %v; want the transient error", got, err)
+		}
+	})
+}
+
+func TestFetch_IdleCostsNothing(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		done := make(chan error)
+		go func() {
+			_, err := r.reader.Fetch(t.Context(), ports.FetchRequest{Partitions: r.all(), MaxBytes: 1 << 20, MaxWait: time.Hour})
+			done <- err
+		}()
+		synctest.Wait()
+		before := r.meta.plans.Load()
+		time.Sleep(59 * time.Minute)
+		if n := r.meta.plans.Load() - before; n != 0 {
+			t.Errorf("%d plans while nothing happened", n)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if n := r.tel.Totals(ports.Fetched).Count; n != 0 {
+			t.Errorf("%d object requests for nothing", n)
+		}
+	})
+}
+
+func TestFetch_UsesTheShareOfEmptyPartitions(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		value := string(make([]byte, 10_000))
+		const batches = 40
+		for i := range domain.Offset(batches) {
+			r.stored(r.append(t.Context(), r.batch(3, batch.NoProducer, value)), i)
+		}
+		got, err := r.reader.Fetch(t.Context(), ports.FetchRequest{Partitions: r.all(), MaxBytes: 350_000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(got[3].Batches); n < 300_000 || n > 350_000 {
+			t.Errorf("%d bytes of the one partition with records, asked for 350000", n)
+		}
+	})
+}
+
+func TestOffsetAt_SaysWhatIsMissing(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		r.stored(r.append(t.Context(), r.batch(0, batch.NoProducer, "a")), 0)
+		r.store.read.set(func(context.Context, string, int64, int64) ([]byte, error) {
+			return nil, ports.StorageError("read", ports.Definite, ports.ErrObjectNotFound)
+		})
+		_, err := r.reader.OffsetAt(t.Context(), r.key(0), time.UnixMilli(0))
+		if !errors.Is(err, domain.ErrCorrupt) || r.tel.Count(ports.CorruptionFound) != 1 {
+			t.Errorf("OffsetAt: %v, want corruption, reported", err)
+		}
+	})
+}
+
+func TestOffsetAt_NeedsTheCodecOfTheBatch(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		var b batch.Builder
+		b.Reset(nil)
+		b.Append(5, nil, make([]byte, 100), nil)
+		encoded, err := b.Encode(nil, halving{}, batch.NoProducer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.stored(r.append(t.Context(), ports.Batch{PartitionKey: r.key(0), Bytes: encoded}), 0)
+		if _, err := r.reader.OffsetAt(t.Context(), r.key(0), time.UnixMilli(0)); !errors.Is(err, domain.ErrCompression) {
+			t.Errorf("without the codec: %v, want ErrCompression", err)
+		}
+		with := direct.NewReader(r.meta, r.store, memory.NewTelemetry(), direct.DefaultReaderConfig(halving{}))
+		if o, err := with.OffsetAt(t.Context(), r.key(0), time.UnixMilli(5)); err != nil || o != 0 {
+			t.Errorf("with the codec: %d, %v", o, err)
+		}
+	})
+}
+
+// halving is a codec for what ends in zeros.
+type halving struct{}
+
+func (halving) ID() batch.CodecID { return batch.LZ4 }
+
+func (halving) Compress(dst, src []byte) ([]byte, error) {
+	return append(append(dst, byte(len(src))), src[:len(src)/2]...), nil
+}
+
+func (halving) Decompress(dst, src []byte, _ int) ([]byte, error) {
+	whole := make([]byte, src[0])
+	copy(whole, src[1:])
+	return append(dst, whole...), nil
+}
