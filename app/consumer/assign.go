@@ -12,8 +12,8 @@ import (
 )
 
 // Assign lets the consumer read the given partitions of the topic from pos on;
-// with none given all of them, and those that the topic gets by being widened too, from their
-// start, which is noticed within Config.TopicRefresh. Partitions assigned already move
+// with none given all of them, and those that the topic gets by being widened too, from
+// offset 0, which polls notice within Config.TopicRefresh. Partitions assigned already move
 // to pos, others stay as they are; all partitions assigned replace everything the name stood for.
 //
 // *domain.TopicNotFoundError; *domain.InvalidPartitionError: the topic has no such

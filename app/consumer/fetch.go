@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/streamhouse/streamhouse/domain"
@@ -50,69 +51,66 @@ func (c *Consumer) fetchLoop(ctx context.Context) {
 	}
 }
 
-// rest waits for a kick, or for pause if that is above 0.
+// rest waits for a kick, but for pause at most.
 func (c *Consumer) rest(ctx context.Context, pause time.Duration) {
-	var after <-chan time.Time
-	if pause > 0 {
-		timer := time.NewTimer(pause)
-		defer timer.Stop()
-		after = timer.C
-	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
 	select {
 	case <-c.kick:
-	case <-after:
+	case <-timer.C:
 	case <-ctx.Done():
 	}
 }
 
 // plan makes j the next thing to do. If there is nothing now, it returns for
-// how long, 0 for until the next kick.
+// how long; without a kick meanwhile.
 func (c *Consumer) plan(ctx context.Context, j *job) (pause time.Duration, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.ahead) > 0 || !c.wanted && c.waiting == 0 {
-		return 0, false
+		return never, false
 	}
 	now := time.Now()
 	if wait := c.fetchRetryAt.Sub(now); wait > 0 {
 		return wait, false
 	}
-	wait := c.cfg.FetchMaxWait
 	j.topics = nil
-	if len(c.whole) > 0 {
-		if due := c.refreshAt.Sub(now); due > 0 {
-			wait = min(wait, due)
-		} else {
-			j.topics = c.wholeNames()
-		}
+	wait := c.refreshDue(now)
+	if wait == 0 {
+		j.topics = c.wholeNames()
+	} else if wait = min(wait, c.choose(j, now)); len(j.parts) == 0 {
+		return wait, false
 	}
-	if j.topics == nil {
-		retry := c.choose(j, now)
-		if len(j.parts) == 0 {
-			return retry, false
-		}
-		if retry > 0 {
-			wait = min(wait, retry)
-		}
-	}
-	j.fetch.MaxBytes, j.fetch.MaxWait = c.cfg.FetchBytes, wait
+	j.fetch.MaxBytes, j.fetch.MaxWait = c.cfg.FetchBytes, min(c.cfg.FetchMaxWait, wait)
 	j.ctx, j.cancel = context.WithCancel(ctx)
 	c.interrupt = j.cancel
 	c.wanted = false
 	return 0, true
 }
 
+// never is longer than any wait.
+const never = time.Duration(math.MaxInt64)
+
+// refreshDue returns how long it is until the topics are due to be looked at.
+func (c *Consumer) refreshDue(now time.Time) time.Duration {
+	if len(c.whole) == 0 {
+		return never
+	}
+	return max(0, c.refreshAt.Sub(now))
+}
+
 // choose puts the partitions to fetch into j, and returns how long it is until
-// the next of the others may be tried again, 0 if there is none.
+// the next of the others may be tried again.
 func (c *Consumer) choose(j *job, now time.Time) (retry time.Duration) {
+	retry = never
 	j.parts, j.asked, j.fetch.Partitions = j.parts[:0], j.asked[:0], j.fetch.Partitions[:0]
 	for _, p := range c.parts {
 		if p.inFlight = p.fetchable(now); p.inFlight {
 			j.parts = append(j.parts, p)
 			j.asked = append(j.asked, p.version)
 			j.fetch.Partitions = append(j.fetch.Partitions, ports.FetchPosition{PartitionKey: p.key, Offset: p.ahead})
-		} else if wait := p.retryAt.Sub(now); wait > 0 && !p.paused && (retry == 0 || wait < retry) {
-			retry = wait
+		} else if wait := p.retryAt.Sub(now); wait > 0 && !p.paused {
+			retry = min(retry, wait)
 		}
 	}
 	return retry
@@ -161,12 +159,13 @@ func (c *Consumer) land(j *job, err error) bool {
 			p.inFlight = false
 		}
 	}
+	interrupted := j.ctx.Err() != nil
+	c.wanted = c.wanted || err != nil || interrupted
 	if err == nil {
 		c.fetchFails = 0
 		return true
 	}
-	c.wanted = true
-	if j.ctx.Err() == nil {
+	if !interrupted {
 		c.fetchErr = fetchError(err)
 		c.fetchFails++
 		c.fetchRetryAt = time.Now().Add(c.backoff(c.fetchFails))
@@ -175,15 +174,22 @@ func (c *Consumer) land(j *job, err error) bool {
 	return false
 }
 
-// buffer keeps the chunks that still follow what is buffered before them.
+// buffer keeps the chunks that still follow what is buffered before them. The
+// errors of a fetch that was interrupted are those of the interruption.
 func (c *Consumer) buffer(j *job, chunks []chunk, next []domain.Offset) {
+	interrupted := j.ctx.Err() != nil
 	for i, ch := range chunks {
 		p := j.parts[i]
+		if interrupted {
+			ch.err = nil
+		}
 		if c.closed || p.version != j.asked[i] {
 			continue
 		}
 		if len(ch.data) == 0 && ch.err == nil {
-			p.failures = 0
+			if !interrupted {
+				p.failures = 0
+			}
 			continue
 		}
 		if mutant.On(mutantSilentReset) && resets(p, ch.err) {

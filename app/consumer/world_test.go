@@ -198,7 +198,7 @@ func (w *world) answer(ctx context.Context, r ports.FetchRequest) (fs []ports.Fe
 func (w *world) read(ctx context.Context, p ports.FetchPosition, limit int64) (f ports.FetchedPartition) {
 	states, err := w.DescribePartitions(ctx, p.Topic)
 	if err != nil {
-		f.Err = domain.ErrTopicNotFound
+		f.Err = err // As the context's end may be.
 		return f
 	}
 	if int(p.Partition) >= len(states) {
@@ -241,7 +241,7 @@ func (w *world) OffsetAt(ctx context.Context, k commit.PartitionKey, t time.Time
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l := w.log(k)
-	return min(max(l.start, domain.Offset((t.UnixMilli()+999)/1000)), l.end), nil
+	return min(max(l.start, domain.Offset((t.UnixNano()+999_999_999)/1_000_000_000)), l.end), nil
 }
 
 func settings() consumer.Config {
