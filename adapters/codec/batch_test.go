@@ -90,6 +90,17 @@ func TestBatch_OfTheLongestIsRead(t *testing.T) {
 	}
 }
 
+func TestBatch_IsEncodedWithinItsBound(t *testing.T) {
+	for _, size := range []int{1, 100, 70_000, 500_000} {
+		var b batch.Builder
+		b.Append(1, nil, random(size), nil)
+		dst := make([]byte, 0, b.EncodeBound())
+		if out, err := b.Encode(dst, codec.NewLZ4(), batch.NoProducer); err != nil || &out[0] != &dst[:1][0] {
+			t.Fatalf("%d bytes: the buffer was not large enough, %v", size, err)
+		}
+	}
+}
+
 func TestBatch_IsDecodedWithOneAllocation(t *testing.T) {
 	raw := newBatch(t, 1000, 100)
 	d := batch.NewDecoder(codec.NewLZ4())
@@ -104,6 +115,29 @@ func TestBatch_IsDecodedWithOneAllocation(t *testing.T) {
 	})
 	if allocs != 1 {
 		t.Fatalf("%v allocations a batch", allocs)
+	}
+}
+
+// BenchmarkBatch_Encode reports the time for one batch of about 1 MiB.
+func BenchmarkBatch_Encode(b *testing.B) {
+	for _, bench := range benchSizes {
+		b.Run(bench.name, func(b *testing.B) {
+			n := 1 << 20 / bench.recordSize
+			lines := jsonRecords(b, n*bench.recordSize, bench.recordSize)
+			var bb batch.Builder
+			for i := range n {
+				bb.Append(int64(i), nil, lines[i*bench.recordSize:(i+1)*bench.recordSize], nil)
+			}
+			dst := make([]byte, 0, bb.EncodeBound())
+			c := codec.NewLZ4()
+			b.SetBytes(int64(bb.Len()))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := bb.Encode(dst, c, batch.NoProducer); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

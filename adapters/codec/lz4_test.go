@@ -77,6 +77,17 @@ func TestLZ4_ComesBack(t *testing.T) {
 	}
 }
 
+func TestLZ4_StaysWithinItsBound(t *testing.T) {
+	for name, src := range contents(t, sizes...) {
+		blocks := (len(src) + 65535) / 65536
+		dst := make([]byte, 0, len(src)+19+4*blocks)
+		packed, err := codec.NewLZ4().Compress(dst, src)
+		if err != nil || cap(packed) != cap(dst) {
+			t.Fatalf("%s: %d bytes for %d, capacity %d, %v", name, len(packed), len(src), cap(packed), err)
+		}
+	}
+}
+
 func TestLZ4_IsReadByPierrec(t *testing.T) {
 	for name, src := range contents(t, sizes...) {
 		packed, err := codec.NewLZ4().Compress(nil, src)

@@ -21,7 +21,6 @@ const (
 	mutantMaxTimestamp    mutant.ID = "batch-max-timestamp-is-first"
 	mutantNilKey          mutant.ID = "batch-nil-key-becomes-empty"
 	mutantSequenceLost    mutant.ID = "batch-sequence-left-out"
-	mutantOffsetDelta     mutant.ID = "batch-offset-delta-ignored"
 )
 
 // HeaderSize is the size in bytes of a batch without its records.

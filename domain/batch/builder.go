@@ -47,6 +47,10 @@ func (b *Builder) Move(buf []byte) (old []byte) {
 // compression.
 func (b *Builder) Len() int { return max(len(b.buf), HeaderSize) }
 
+// EncodeBound returns the room that Encode needs in dst to grow it only if the
+// codec makes the records longer by more than 1/1024 and 64 bytes. LZ4 frames do not.
+func (b *Builder) EncodeBound() int { return b.Len() + b.Len()/1024 + 64 }
+
 // Cap returns the size that the batch can reach in the present buffer.
 func (b *Builder) Cap() int { return cap(b.buf) }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/streamhouse/streamhouse/domain"
-	"github.com/streamhouse/streamhouse/domain/mutant"
 )
 
 // Decoder reads batches. It is safe for concurrent use.
@@ -105,7 +104,7 @@ func (rs *Records) Next(r *Record) bool {
 func (rs *Records) parse(r *Record, b []byte, i int) bool {
 	timeDelta, i := varint(b, i)
 	offsetDelta, i := varint(b, i)
-	if offsetDelta != int64(rs.count) && !mutant.On(mutantOffsetDelta) {
+	if offsetDelta != int64(rs.count) {
 		return rs.fail("its offset delta is not right")
 	}
 	key, i, ok := field(b, i)

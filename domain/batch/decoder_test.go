@@ -81,6 +81,9 @@ func TestNext_GivesTheRecordsBeforeABadOneAndStaysEnded(t *testing.T) {
 		n++
 	}
 	requireCorrupt(t, records.Err())
+	if records.Header().Records != 3 {
+		t.Fatalf("header is %+v", records.Header())
+	}
 	if n != 2 || records.Next(&r) || !strings.Contains(records.Err().Error(), "record 2 of 3") {
 		t.Fatalf("%d records, then %v", n, records.Err())
 	}

@@ -178,3 +178,19 @@ func TestParseHeader_RefusesLengthsThatCannotBeRight(t *testing.T) {
 	_, err := batch.ParseHeader(seal(over))
 	requireCorrupt(t, err)
 }
+
+func TestSetProducer_ChangesNothingElse(t *testing.T) {
+	b := encode(t, samples, nil, batch.NoProducer)
+	batch.SetProducer(b, somebody)
+	if want := encode(t, samples, nil, somebody); !bytes.Equal(b, want) {
+		t.Fatalf("got\n%x, want\n%x", b, want)
+	}
+}
+
+func TestCodecID_HasAName(t *testing.T) {
+	for id, want := range []string{"none", "gzip", "snappy", "lz4", "zstd", "codec 5"} {
+		if got := batch.CodecID(id).String(); got != want {
+			t.Errorf("codec %d is called %q", id, got)
+		}
+	}
+}

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/streamhouse/streamhouse/domain"
@@ -241,138 +239,6 @@ func TestWriter_RefusesBatchesOutOfOrder(t *testing.T) {
 	}
 }
 
-func TestVerify_FindsEveryFlippedBit(t *testing.T) {
-	for name := range goldens(t) {
-		object := golden(t, name)
-		for i := range len(object) * 8 {
-			object[i/8] ^= 1 << (i % 8)
-			if _, err := segment.Verify(object); !errors.Is(err, domain.ErrCorrupt) {
-				t.Fatalf("%s: bit %d of byte %d flipped: %v", name, i%8, i/8, err)
-			}
-			object[i/8] ^= 1 << (i % 8)
-		}
-	}
-}
-
-func TestVerify_FindsEveryTruncation(t *testing.T) {
-	for name := range goldens(t) {
-		object := golden(t, name)
-		for n := range object {
-			if _, err := segment.Verify(object[:n]); !errors.Is(err, domain.ErrCorrupt) {
-				t.Fatalf("%s: cut to %d bytes: %v", name, n, err)
-			}
-			if _, err := segment.Verify(object[n+1:]); !errors.Is(err, domain.ErrCorrupt) {
-				t.Fatalf("%s: first %d bytes gone: %v", name, n+1, err)
-			}
-		}
-		_, err := segment.Verify(append(object, 0))
-		requireCorrupt(t, err)
-	}
-}
-
-// reseal sets the checksum of header and footer right after a change of either.
-func reseal(object []byte) []byte {
-	trailer := object[len(object)-segment.TrailerSize:]
-	footer := binary.BigEndian.Uint64(trailer)
-	if footer > uint64(len(object)-segment.TrailerSize) {
-		footer = segment.HeaderSize
-	}
-	sum := segment.CRC32C(object[:segment.HeaderSize])
-	sum = crc32.Update(sum, crc32.MakeTable(crc32.Castagnoli), object[footer:len(object)-12])
-	binary.BigEndian.PutUint32(trailer[12:], sum)
-	return object
-}
-
-func TestCheckIdentity_FindsAnotherSegmentWithARightChecksum(t *testing.T) {
-	object := golden(t, "one-batch")
-	object[30] ^= 1
-	s, err := segment.Verify(reseal(object))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c := requireCorrupt(t, s.CheckIdentity(cluster, id)); c.Segment != id {
-		t.Errorf("%v does not name the segment that was asked for", c)
-	}
-	object[30] ^= 1
-	object[12] ^= 1
-	if s, err = segment.Verify(reseal(object)); err != nil {
-		t.Fatal(err)
-	}
-	requireCorrupt(t, s.CheckIdentity(cluster, id))
-}
-
-func TestOpen_SaysThatTheVersionIsNewer(t *testing.T) {
-	object := golden(t, "one-batch")
-	binary.BigEndian.PutUint32(object[8:], 2)
-	_, err := segment.Open(reseal(object))
-	if c := requireCorrupt(t, err); c.Segment != id || !strings.Contains(err.Error(), "format version 2") {
-		t.Errorf("error is %q", err)
-	}
-}
-
-func TestOpen_RefusesAnIndexThatDoesNotFit(t *testing.T) {
-	whole := golden(t, "many-partitions")
-	trailer := len(whole) - segment.TrailerSize
-	footer := int(binary.BigEndian.Uint64(whole[trailer:]))
-	first, second := footer+4, footer+4+64
-	set64 := func(at int, v int64) func([]byte) {
-		return func(b []byte) { binary.BigEndian.PutUint64(b[at:], uint64(v)) }
-	}
-	set32 := func(at int, v int32) func([]byte) {
-		return func(b []byte) { binary.BigEndian.PutUint32(b[at:], uint32(v)) }
-	}
-	swap := func(b []byte) {
-		other := slices.Clone(b[first:second])
-		copy(b[first:], b[second:second+64])
-		copy(b[second:], other)
-	}
-	for name, change := range map[string]func([]byte){
-		"footer after the end":        set64(trailer, int64(len(whole))),
-		"footer far outside":          set64(trailer, -1),
-		"footer before the batches":   set64(trailer, 0),
-		"footer in the batches":       set64(trailer, int64(footer)-64),
-		"footer length too long":      set32(trailer+8, -1),
-		"too many extents":            set32(footer, 1<<26+4),
-		"too few extents":             set32(footer, 3),
-		"extents swapped":             swap,
-		"negative partition":          set32(first+16, -1),
-		"position outside":            set64(first+20, 1<<40),
-		"position before":             set64(second+20, segment.HeaderSize),
-		"length outside":              set64(first+28, 1<<62),
-		"length zero":                 set64(first+28, 0),
-		"length negative":             set64(first+28, -5),
-		"no records":                  set64(first+36, 0),
-		"no batches":                  set32(first+44, 0),
-		"more batches than there fit": set32(first+44, 1<<20),
-		"timestamps reversed":         set64(first+48, epoch+1000),
-	} {
-		object := slices.Clone(whole)
-		change(object)
-		_, err := segment.Open(reseal(object))
-		if c := requireCorrupt(t, err); c.Segment != id {
-			t.Errorf("%s: %v does not name the segment", name, err)
-		}
-	}
-}
-
-func TestVerify_ComparesIndexAndBatches(t *testing.T) {
-	whole := golden(t, "many-partitions")
-	footer := int(binary.BigEndian.Uint64(whole[len(whole)-segment.TrailerSize:]))
-	for name, at := range map[string]int{"records": 36 + 7, "batches and records": 44 + 3, "min timestamp": 48 + 7, "max timestamp": 56 + 7} {
-		object := slices.Clone(whole)
-		object[footer+4+2*64+at]++
-		if name == "min timestamp" {
-			object[footer+4+2*64+at] -= 2
-		}
-		reseal(object)
-		if _, err := segment.Open(object); err != nil {
-			t.Fatalf("%s: Open: %v", name, err)
-		}
-		_, err := segment.Verify(object)
-		requireCorrupt(t, err)
-	}
-}
-
 func TestKey_IsReadBack(t *testing.T) {
 	key := segment.Key(id)
 	if got, err := segment.ParseKey(key); err != nil || got != id {
@@ -397,75 +263,5 @@ func TestKey_SpreadsSegmentsMadeTogether(t *testing.T) {
 	}
 	if len(shards) != 256 {
 		t.Fatalf("4096 keys are in %d of 256 shards", len(shards))
-	}
-}
-
-func FuzzVerify(f *testing.F) {
-	for name := range goldens(f) {
-		object, err := os.ReadFile(filepath.Join("testdata", name+".segment"))
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(object, true)
-		f.Add(object[:len(object)/2], false)
-	}
-	f.Fuzz(func(t *testing.T, object []byte, sealed bool) {
-		if sealed && len(object) >= segment.HeaderSize+segment.TrailerSize {
-			object = reseal(slices.Clone(object))
-		}
-		s, err := segment.Verify(object)
-		if err != nil {
-			requireCorrupt(t, err)
-			return
-		}
-		w := segment.NewWriter(nil, s.Cluster, s.ID)
-		for _, e := range s.Extents {
-			for b, err := range s.Batches(e) {
-				if err != nil {
-					t.Fatal(err)
-				}
-				if _, err := w.Add(e.Topic, e.Partition, b.Bytes); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		again, _, err := w.Close()
-		if err != nil || !bytes.Equal(again, object) {
-			t.Fatal("a segment that is right is not written again as it was")
-		}
-	})
-}
-
-func BenchmarkWriter(b *testing.B) {
-	one := newBatch(b, epoch, 2000, batch.NoProducer)
-	const count = 128
-	dst := make([]byte, 0, segment.Size(int64(count*len(one)), count))
-	b.SetBytes(int64(count * len(one)))
-	b.ReportAllocs()
-	for b.Loop() {
-		w := segment.NewWriter(dst, cluster, id)
-		for i := range count {
-			if _, err := w.Add(topicA, domain.PartitionID(i), one); err != nil {
-				b.Fatal(err)
-			}
-		}
-		if _, _, err := w.Close(); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkVerify(b *testing.B) {
-	one := newBatch(b, epoch, 2000, batch.NoProducer)
-	var entries []entry
-	for i := range 128 {
-		entries = append(entries, entry{topicA, domain.PartitionID(i), one})
-	}
-	object, _ := write(b, nil, entries)
-	b.SetBytes(int64(len(object)))
-	for b.Loop() {
-		if _, err := segment.Verify(object); err != nil {
-			b.Fatal(err)
-		}
 	}
 }
