@@ -1,0 +1,58 @@
+package sqlite
+
+import (
+	"database/sql"
+	"testing"
+)
+
+// violations are queries that must find nothing in any metadata file.
+var violations = map[string]string{
+	"a segment's live extents are those that refer to it": `SELECT segment_no FROM segments AS s
+		WHERE live_extents <> (SELECT count(*) FROM extents AS e WHERE e.segment_no = s.segment_no)`,
+	"an extent's segment exists and is committed": `SELECT e.segment_no FROM extents AS e
+		LEFT JOIN segments AS s USING (segment_no) WHERE s.state IS NOT 2`,
+	"a committed segment is live": "SELECT segment_no FROM segments WHERE state = 2 AND live_extents = 0",
+	"a segment is judged when it leaves pending": `SELECT segment_no FROM segments
+		WHERE (state = 1) <> (outcomes IS NULL)`,
+	"extents are dense": `SELECT partition_key, base_offset FROM
+		(SELECT *, lag(last_offset, 1, base_offset - 1) OVER (PARTITION BY partition_key ORDER BY base_offset) AS before FROM extents)
+		WHERE base_offset <> before + 1 OR last_offset < base_offset`,
+	"extents reach from the log start to the high watermark": `SELECT partition_key FROM partitions AS p
+		WHERE next_offset > log_start AND
+			((SELECT max(last_offset) FROM extents AS e WHERE e.partition_key = p.partition_key) IS NOT next_offset - 1 OR
+			 (SELECT min(base_offset) FROM extents AS e WHERE e.partition_key = p.partition_key) > log_start)`,
+	"no extent lies wholly below the log start": `SELECT partition_key FROM extents JOIN partitions USING (partition_key)
+		WHERE last_offset < log_start`,
+	"a partition's bytes are those of its extents": `SELECT partition_key FROM partitions AS p
+		WHERE bytes <> (SELECT coalesce(sum(length), 0) FROM extents AS e WHERE e.partition_key = p.partition_key)`,
+	"a partition belongs to a topic that counts it": `SELECT partition_key FROM partitions
+		LEFT JOIN topics ON topic_no = partition_key >> 20 WHERE partition_key & 0xfffff >= coalesce(partitions, 0)`,
+	"a topic has all its partitions": `SELECT topic_no FROM topics AS t
+		WHERE partitions <> (SELECT count(*) FROM partitions WHERE partition_key >> 20 = t.topic_no)`,
+	"an extent's partition exists": "SELECT partition_key FROM extents LEFT JOIN partitions AS p USING (partition_key) WHERE p.bytes IS NULL",
+}
+
+func checkInvariants(t *testing.T, path string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+path+"?mode=rw&_query_only=1&_busy_timeout=5000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for what, query := range violations {
+		rows, err := db.QueryContext(t.Context(), query)
+		if err != nil {
+			t.Fatal(what, err)
+		}
+		if rows.Next() {
+			t.Errorf("violated: %s", what)
+		}
+		if err := rows.Close(); err != nil {
+			t.Error(what, err)
+		}
+	}
+	var healthy string
+	if err := db.QueryRowContext(t.Context(), "PRAGMA integrity_check").Scan(&healthy); err != nil || healthy != "ok" {
+		t.Errorf("integrity: %s, %v", healthy, err)
+	}
+}
