@@ -112,7 +112,7 @@ func (s *State) Accept(b Batch, base domain.Offset) {
 
 // Abandon gives up the batch b: unless it is stored already, it never will be,
 // and the next batch may follow it. It may be repeated, before any later batch
-// is judged, with the same answer.
+// is stored, with the same answer.
 //
 //   - Duplicate: b is stored at the offset; nothing changed.
 //   - New: b is not stored and never will be; its sequences are spent.
@@ -120,19 +120,23 @@ func (s *State) Accept(b Batch, base domain.Offset) {
 //   - OutOfOrder, Fenced: b is not stored; nothing changed.
 func (s *State) Abandon(b Batch) (Verdict, domain.Offset) {
 	verdict, base := s.Judge(b)
-	switch verdict {
-	case New:
+	switch {
+	case verdict == New:
 		if !s.Seen || s.Epoch != b.Epoch {
 			s.Recent = nil
 		}
 		s.Seen, s.Epoch, s.Last = true, b.Epoch, b.Last()
-	case DuplicateForgotten:
-		// The newest batch would be in the window if it were stored.
-		if s.Last == b.Last() {
-			return New, 0
-		}
+	case verdict == DuplicateForgotten && s.afterStored(b):
+		return New, 0
 	}
 	return verdict, base
+}
+
+// afterStored reports whether b lies wholly after the newest stored batch: what
+// is spent there was abandoned.
+func (s *State) afterStored(b Batch) bool {
+	n := len(s.Recent)
+	return n == 0 || ahead(b.First, s.Recent[n-1].Last)
 }
 
 func (s *State) find(b Batch) (Entry, bool) {
