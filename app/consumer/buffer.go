@@ -28,15 +28,15 @@ type chunk struct {
 	open    bool
 }
 
-// fill appends messages to dst, up to max in all, as far as they are buffered.
-func (c *Consumer) fill(dst []domain.Message, max int) []domain.Message {
-	for len(dst) < max {
+// fill appends messages to dst, up to most in all, as far as they are buffered.
+func (c *Consumer) fill(dst []domain.Message, most int) []domain.Message {
+	for len(dst) < most {
 		ch := c.front()
 		if ch == nil {
 			break
 		}
 		if ch.open {
-			dst = c.read(dst, max, ch)
+			dst = c.read(dst, most, ch)
 		} else {
 			c.openBatch(ch)
 		}
@@ -104,13 +104,13 @@ func (c *Consumer) openBatch(ch *chunk) {
 	}
 }
 
-// read appends messages of the open batch to dst, up to max in all.
-func (c *Consumer) read(dst []domain.Message, max int, ch *chunk) []domain.Message {
+// read appends messages of the open batch to dst, up to most in all.
+func (c *Consumer) read(dst []domain.Message, most int, ch *chunk) []domain.Message {
 	p := ch.p
-	left := int(lastOffset(ch.records.Header()) - p.position + 1)
-	dst = slices.Grow(dst, min(max-len(dst), left))
+	left := max(0, int(lastOffset(ch.records.Header())-p.position+1))
+	dst = slices.Grow(dst, min(most-len(dst), left))
 	var r batch.Record
-	for len(dst) < max && !p.atLimit() {
+	for len(dst) < most && !p.atLimit() {
 		if !ch.records.Next(&r) {
 			c.closeBatch(ch)
 			break

@@ -20,19 +20,7 @@ import (
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/batch"
-	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/ports"
-)
-
-// Planted bugs, see package mutant.
-const (
-	mutantSkipAfterError  mutant.ID = "consumer-skip-after-error"
-	mutantOffByOne        mutant.ID = "consumer-off-by-one-in-batch"
-	mutantSilentReset     mutant.ID = "consumer-out-of-range-resets"
-	mutantStaleTopic      mutant.ID = "consumer-follows-topic-name"
-	mutantSeekKeepsBuffer mutant.ID = "consumer-seek-keeps-buffer"
-	mutantPauseLoses      mutant.ID = "consumer-pause-loses-buffer"
-	mutantGapUnchecked    mutant.ID = "consumer-gap-unchecked"
 )
 
 // Consumer reads the partitions that are assigned to it. Its methods may be
@@ -142,12 +130,12 @@ var errAtLimits = errors.New("at the end")
 
 // poll is Poll with mu held and the messages appended to dst. It lets go of mu
 // while it waits.
-func (c *Consumer) poll(ctx context.Context, dst []domain.Message, max int) ([]domain.Message, error) {
+func (c *Consumer) poll(ctx context.Context, dst []domain.Message, most int) ([]domain.Message, error) {
 	for {
 		if err := c.usable(ctx); err != nil {
 			return nil, err
 		}
-		if messages, err := c.take(dst, max); err != nil || len(messages) > 0 {
+		if messages, err := c.take(dst, most); err != nil || len(messages) > 0 {
 			return messages, err
 		}
 		if c.bounded && c.allAtLimit() {
@@ -172,14 +160,14 @@ func (c *Consumer) usable(ctx context.Context) error {
 
 // take returns what is at hand: messages, or a failure to tell. After a failure
 // messages have precedence, so that neither starves the other.
-func (c *Consumer) take(dst []domain.Message, max int) ([]domain.Message, error) {
+func (c *Consumer) take(dst []domain.Message, most int) ([]domain.Message, error) {
 	if !c.told {
 		if err := c.tell(); err != nil {
 			c.told = true
 			return nil, err
 		}
 	}
-	if dst = c.fill(dst, max); len(dst) > 0 {
+	if dst = c.fill(dst, most); len(dst) > 0 {
 		c.told = false
 		return dst, nil
 	}
