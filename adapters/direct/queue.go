@@ -15,8 +15,10 @@ type call struct {
 	ctx    context.Context // the Append's own; its end settles what is open
 	settle func(i int, r ports.AppendResult)
 	items  []item
-	bytes  int64
-	open   int // items not settled
+	// corrupt are the answers of the batches that are not items.
+	corrupt outbox
+	bytes   int64
+	open    int // items not settled
 	// enqueuedAt is when the items joined the queue; set with a flush interval
 	// only.
 	enqueuedAt time.Time

@@ -9,8 +9,12 @@ import (
 	"github.com/streamhouse/streamhouse/ports/portstest"
 )
 
-func TestTransport(t *testing.T) {
-	portstest.TestTransport(t, portstest.TransportHarness{
+func TestTransport(t *testing.T) { portstest.TestTransport(t, harness()) }
+
+func BenchmarkTransport(b *testing.B) { portstest.BenchmarkTransport(b, harness()) }
+
+func harness() portstest.TransportHarness {
+	return portstest.TransportHarness{
 		Stores: func(testing.TB) (ports.MetadataStore, ports.SegmentStore) {
 			return memory.NewMetadata(memory.MetadataOptions{}), memory.NewSegments()
 		},
@@ -21,5 +25,5 @@ func TestTransport(t *testing.T) {
 			}
 			return w, direct.NewReader(meta, segments, ports.NoTelemetry{}, direct.DefaultReaderConfig())
 		},
-	})
+	}
 }

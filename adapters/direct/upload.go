@@ -1,9 +1,11 @@
 package direct
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -73,18 +75,18 @@ func (w *Writer) upload(s *draft) error {
 func (w *Writer) beginBuild(s *draft) (items []*item, buf []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	bytes := 0
+	var size int64
 	for _, it := range s.items {
 		if it.state == sealed {
 			items = append(items, it)
-			bytes += len(it.bytes)
+			size += int64(len(it.bytes))
 		}
 	}
 	if len(items) == 0 {
 		return nil, nil
 	}
 	s.building = true
-	return items, w.buffer(int(segment.Size(int64(bytes), len(items))))
+	return items, w.buffer(int(segment.Size(size, len(items))))
 }
 
 // build copies the items' batches into one object. Afterwards it settles those
@@ -117,7 +119,7 @@ func (w *Writer) endBuild(s *draft, items []*item, out *outbox) {
 }
 
 func byPartition(a, b *item) int {
-	if c := slices.Compare(a.commit.Topic[:], b.commit.Topic[:]); c != 0 {
+	if c := bytes.Compare(a.commit.Topic[:], b.commit.Topic[:]); c != 0 {
 		return c
 	}
 	return cmp.Compare(a.commit.Partition, b.commit.Partition)
@@ -230,11 +232,20 @@ func (w *Writer) buffer(n int) []byte {
 		if len(w.buffers) > 0 {
 			w.buffers = w.buffers[:len(w.buffers)-1]
 		}
-		return make([]byte, 0, n+n/4)
+		return make([]byte, 0, w.bufferSize(n))
 	}
 	b := w.buffers[best]
 	w.buffers = slices.Delete(w.buffers, best, best+1)
 	return b
+}
+
+// bufferSize rounds n up so that few sizes are in use: to a power of two, and
+// what takes most of a full segment to that of a full one.
+func (w *Writer) bufferSize(n int) int {
+	if full := w.cfg.FlushBytes + 64<<10; n > full/2 {
+		return max(n, full)
+	}
+	return 1 << bits.Len(uint(n))
 }
 
 // recycle keeps the buffer of an object that is not needed any more, unless it

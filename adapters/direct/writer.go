@@ -86,25 +86,16 @@ func (w *Writer) Append(ctx context.Context, batches []ports.Batch, settle func(
 	if ctx.Err() != nil {
 		return expired(context.Cause(ctx), ports.Transient)
 	}
-	c, corrupt := newCall(ctx, batches, settle)
+	c := newCall(ctx, batches, settle)
 	granted, err := w.admit(c)
-	if err != nil {
+	if granted == nil {
 		return err
 	}
-	if granted != nil {
-		if err := w.await(c, granted); err != nil {
-			return err
-		}
-	}
-	if corrupt.settlements != nil {
-		w.deliverApart(corrupt)
-	}
-	return nil
+	return w.await(c, granted)
 }
 
-// newCall verifies the batches. The corrupt ones are not part of the call.
-func newCall(ctx context.Context, batches []ports.Batch, settle func(int, ports.AppendResult)) (*call, outbox) {
-	var corrupt outbox
+// newCall verifies the batches. The corrupt ones are settled apart.
+func newCall(ctx context.Context, batches []ports.Batch, settle func(int, ports.AppendResult)) *call {
 	c := &call{ctx: ctx, settle: settle, items: make([]item, 0, len(batches))}
 	for i, b := range batches {
 		h, err := batch.Verify(b.Bytes)
@@ -112,23 +103,15 @@ func newCall(ctx context.Context, batches []ports.Batch, settle func(int, ports.
 			err = batch.VerifyStored(b.Bytes)
 		}
 		if err != nil {
-			it := &item{call: c, index: i}
-			corrupt.settlements = append(corrupt.settlements, settlement{it, ports.AppendResult{Base: -1, Err: err}})
+			c.corrupt.settlements = append(c.corrupt.settlements,
+				settlement{&item{call: c, index: i}, ports.AppendResult{Base: -1, Err: err}})
 			continue
 		}
 		c.items = append(c.items, newItem(c, i, b, h))
 		c.bytes += int64(len(b.Bytes))
 	}
 	c.open = len(c.items)
-	return c, corrupt
-}
-
-// deliverApart delivers from a goroutine, so that settle never runs inside the
-// Append that it belongs to.
-func (w *Writer) deliverApart(out outbox) {
-	w.mu.Lock()
-	w.start(out.deliver)
-	w.mu.Unlock()
+	return c
 }
 
 // admit enqueues the call if there is room, and else has it wait its turn: then
@@ -218,6 +201,9 @@ func (w *Writer) enqueue(c *call) {
 	}
 	if c.open > 0 && c.ctx.Done() != nil {
 		c.stop = context.AfterFunc(c.ctx, func() { w.expire(c) })
+	}
+	if c.corrupt.settlements != nil { // from a goroutine: never inside the Append they belong to
+		w.start(c.corrupt.deliver)
 	}
 }
 
