@@ -1,0 +1,173 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	lib "modernc.org/sqlite/lib"
+
+	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/ports"
+)
+
+func TestKindOf_SaysWhatTheTransactionLeft(t *testing.T) {
+	const (
+		transient = ports.Transient
+		definite  = ports.Definite
+		ambiguous = ports.Ambiguous
+		fatal     = ports.Fatal
+	)
+	for _, c := range []struct {
+		name                string
+		code                int
+		statement, atCommit ports.Kind
+	}{
+		{"busy", lib.SQLITE_BUSY, transient, ambiguous},
+		{"busy recovery", lib.SQLITE_BUSY_RECOVERY, transient, ambiguous},
+		{"locked", lib.SQLITE_LOCKED, transient, ambiguous},
+		{"interrupted", lib.SQLITE_INTERRUPT, transient, ambiguous},
+		{"out of memory", lib.SQLITE_NOMEM, transient, ambiguous},
+		{"schema changed", lib.SQLITE_SCHEMA, transient, ambiguous},
+		{"full", lib.SQLITE_FULL, transient, transient},
+		{"read error", lib.SQLITE_IOERR_READ, transient, ambiguous},
+		{"write error", lib.SQLITE_IOERR_WRITE, transient, ambiguous},
+		{"no room for shared memory", lib.SQLITE_IOERR_SHMSIZE, transient, ambiguous},
+		{"cannot open", lib.SQLITE_CANTOPEN, transient, ambiguous},
+		{"sync failed", lib.SQLITE_IOERR_FSYNC, fatal, fatal},
+		{"folder sync failed", lib.SQLITE_IOERR_DIR_FSYNC, fatal, fatal},
+		{"damaged", lib.SQLITE_CORRUPT, fatal, fatal},
+		{"damaged index", lib.SQLITE_CORRUPT_INDEX, fatal, fatal},
+		{"checksum", lib.SQLITE_IOERR_DATA, fatal, fatal},
+		{"not a database", lib.SQLITE_NOTADB, fatal, fatal},
+		{"read-only", lib.SQLITE_READONLY, definite, ambiguous},
+		{"read-only folder", lib.SQLITE_READONLY_DIRECTORY, definite, ambiguous},
+		{"unique", lib.SQLITE_CONSTRAINT_UNIQUE, fatal, fatal},
+		{"syntax", lib.SQLITE_ERROR, fatal, fatal},
+		{"misuse", lib.SQLITE_MISUSE, fatal, fatal},
+	} {
+		if got := kindOf(c.code, atStatement); got != c.statement {
+			t.Errorf("%s at a statement: %v, want %v", c.name, got, c.statement)
+		}
+		if got := kindOf(c.code, atCommit); got != c.atCommit {
+			t.Errorf("%s at COMMIT: %v, want %v", c.name, got, c.atCommit)
+		}
+	}
+}
+
+func TestStore_StopsForGoodWhenARuleOfTheSchemaBreaks(t *testing.T) {
+	s := newTest(t)
+	createTopic(t, s, "orders", 1)
+	err := s.write(t.Context(), "break", func(c *conn) error {
+		return c.exec(&query{"INSERT INTO partitions VALUES (1, NULL, 0, 0)"})
+	})
+	if ports.KindOf(err) != ports.Fatal || !errors.Is(err, domain.ErrInternal) {
+		t.Fatalf("%v is %v", err, ports.KindOf(err))
+	}
+	_, err = s.ListTopics(t.Context())
+	if ports.KindOf(err) != ports.Fatal || !strings.Contains(err.Error(), "stopped") {
+		t.Fatalf("%v is %v", err, ports.KindOf(err))
+	}
+}
+
+func TestStore_StopsForGoodWhenARowCannotBeRead(t *testing.T) {
+	s := newTest(t)
+	refs := must[[]ports.SegmentRef](t)(s.Reserve(t.Context(), 1))
+	err := s.write(t.Context(), "damage", func(c *conn) error {
+		return c.exec(&query{"UPDATE segments SET state = 2, outcomes = x'0199'"})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	topic := createTopic(t, s, "orders", 1)
+	_, err = s.Commit(t.Context(), []commit.Segment{fill(refs[0].ID, topic, ports.ProducerSession{ID: -1}, 0, 1)})
+	if ports.KindOf(err) != ports.Fatal {
+		t.Fatalf("%v is %v", err, ports.KindOf(err))
+	}
+}
+
+func TestStore_RefusesToWriteToAFileThatWasRemovedOrReplaced(t *testing.T) {
+	s := newTest(t)
+	if err := os.Rename(s.path, s.path+".moved"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.CreateTopic(t.Context(), domain.TopicSpec{Name: "orders", Partitions: 1})
+	if ports.KindOf(err) != ports.Fatal || !errors.Is(err, errReplaced) {
+		t.Fatalf("%v is %v", err, ports.KindOf(err))
+	}
+}
+
+func TestWrite_OfAFailedTransactionLeavesNothing(t *testing.T) {
+	s := newTest(t)
+	boom := errors.New("boom")
+	err := s.write(t.Context(), "fail", func(c *conn) error {
+		if err := c.exec(&query{"INSERT INTO partitions VALUES (1, 0, 0, 0)"}); err != nil {
+			return err
+		}
+		return boom
+	})
+	if !errors.Is(err, boom) || ports.KindOf(err) != ports.Transient {
+		t.Fatalf("%v is %v", err, ports.KindOf(err))
+	}
+	err = s.read(t.Context(), "look", func(c *conn) error {
+		n, err := c.value("SELECT count(*) FROM partitions")
+		if n != int64(0) {
+			t.Errorf("%v rows are left", n)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWrite_WaitingForAnotherWriterEndsWithItsContext(t *testing.T) {
+	s := newTest(t)
+	other := openTest(t, s.path)
+	err := other.write(t.Context(), "hold", func(*conn) error {
+		ctx, cancel := context.WithCancel(t.Context())
+		waiting := make(chan error, 1)
+		go func() { waiting <- s.write(ctx, "wait", func(*conn) error { return nil }) }()
+		cancel()
+		if err := <-waiting; ports.KindOf(err) != ports.Transient || !errors.Is(err, context.Canceled) {
+			t.Errorf("%v is %v", err, ports.KindOf(err))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWrite_WhoseContextEndsDuringCommitIsAmbiguousAndGoesOn(t *testing.T) {
+	s := newTest(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	then := make(chan struct{})
+	err := s.writeThen(ctx, "commit", func(c *conn) error {
+		return c.exec(&query{"INSERT INTO partitions VALUES (1, 0, 0, 0)"})
+	}, func() {
+		cancel()
+		<-then // the COMMIT has taken effect, its answer has not come yet
+	})
+	close(then)
+	if ports.KindOf(err) != ports.Ambiguous || !errors.Is(err, context.Canceled) {
+		t.Fatalf("%v is %v", err, ports.KindOf(err))
+	}
+	// Close waits for it.
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := openTest(t, s.path)
+	err = again.read(t.Context(), "look", func(c *conn) error {
+		if n, _ := c.value("SELECT count(*) FROM partitions"); n != int64(1) {
+			t.Errorf("%v rows", n)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
