@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -11,7 +12,12 @@ import (
 	"github.com/streamhouse/streamhouse/ports/portstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleVariable); role != "" {
+		os.Exit(runRole(role))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestStore_KeepsTheContract(t *testing.T) {
 	portstest.TestMetadataStore(t,
