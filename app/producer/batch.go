@@ -131,33 +131,23 @@ type Pending struct {
 	o     *outgoing
 	index int32
 	delta int32
-	// refused is set for a record that was never accepted; o is nil then.
-	refused error
 }
 
-// closedChannel is what Done returns for every record that was not accepted.
-var closedChannel = func() chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
+// refused is the Pending of a record that was not accepted, for err.
+func refused(err error) *Pending {
+	o := &outgoing{part: &partition{topic: &topic{}}, done: make(chan struct{}), err: err}
+	close(o.done)
+	return &Pending{o: o}
+}
 
 // Done is closed once the record is durable or has failed: Wait returns at once
 // from then on.
-func (p *Pending) Done() <-chan struct{} {
-	if p.o == nil {
-		return closedChannel
-	}
-	return p.o.done
-}
+func (p *Pending) Done() <-chan struct{} { return p.o.done }
 
 // Wait returns the record's fate once it is known. If ctx ends first the error
 // matches ErrOutcomeUnknown and the context's error, the record is still on its way, and
 // Wait may be called again.
 func (p *Pending) Wait(ctx context.Context) (domain.SendResult, error) {
-	if p.o == nil {
-		return domain.SendResult{Offset: -1}, p.refused
-	}
 	select {
 	case <-p.o.done:
 		return p.o.outcome(p.index, p.delta)

@@ -5,20 +5,24 @@ import (
 	"sync"
 )
 
-// Buffers come in powers of two between these sizes; larger ones are not kept.
+// Buffers come in sizes from 4 KiB to 16 MiB, four to each doubling so that at
+// most a fifth of one is idle. Larger ones are not kept.
 const (
 	minBufferBits = 12
-	maxBufferBits = 20
-	bufferClasses = maxBufferBits - minBufferBits + 1
+	maxBufferBits = 24
+	bufferClasses = (maxBufferBits-minBufferBits)*4 + 1
 )
 
-// buffers recycles the memory that batches are built and encoded in. It keeps
-// at most limit bytes for later.
+// buffers recycles the memory that batches are built and, in place, encoded in.
+// What is kept for later and what is in use stay below limit together, as long as what
+// is in use does by itself.
 type buffers struct {
 	mu    sync.Mutex
 	free  [bufferClasses][][]byte
-	kept  int64
+	total int64 // bytes of the buffers in use and kept
 	limit int64
+
+	scratch sync.Pool // of *[]byte, to compress into
 }
 
 // take returns an empty buffer of at least n bytes.
@@ -27,33 +31,75 @@ func (p *buffers) take(n int) []byte {
 	if class >= bufferClasses {
 		return make([]byte, 0, n)
 	}
-	p.mu.Lock()
-	if list := p.free[class]; len(list) > 0 {
-		b := list[len(list)-1]
-		list[len(list)-1] = nil
-		p.free[class] = list[:len(list)-1]
-		p.kept -= int64(cap(b))
-		p.mu.Unlock()
+	if b := p.reuse(class); b != nil {
 		return b
 	}
-	p.mu.Unlock()
-	return make([]byte, 0, 1<<(class+minBufferBits))
+	return make([]byte, 0, bufferSize(class))
+}
+
+// reuse returns a kept buffer of the class or one less than twice as large, or
+// nil after it has made room for a new one.
+func (p *buffers) reuse(class int) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := class; c < min(class+4, bufferClasses); c++ {
+		if len(p.free[c]) > 0 {
+			return p.pop(c)
+		}
+	}
+	p.total += int64(bufferSize(class))
+	for p.total > p.limit && p.evict() {
+	}
+	return nil
+}
+
+// evict lets go of a buffer of the class that keeps the most, if one is kept.
+func (p *buffers) evict() bool {
+	most, size := 0, 0
+	for c, list := range p.free {
+		if n := len(list) * bufferSize(c); n > size {
+			most, size = c, n
+		}
+	}
+	if size == 0 {
+		return false
+	}
+	p.total -= int64(cap(p.pop(most)))
+	return true
+}
+
+func (p *buffers) pop(class int) []byte {
+	list := p.free[class]
+	b := list[len(list)-1]
+	list[len(list)-1] = nil
+	p.free[class] = list[:len(list)-1]
+	return b
 }
 
 // put takes a buffer back that nobody uses any more.
 func (p *buffers) put(b []byte) {
 	size := cap(b)
 	class := bufferClass(size)
-	if class >= bufferClasses || size != 1<<(class+minBufferBits) {
+	if class >= bufferClasses || size != bufferSize(class) {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.kept+int64(size) > p.limit {
+	if p.total > p.limit {
+		p.total -= int64(size)
 		return
 	}
-	p.kept += int64(size)
 	p.free[class] = append(p.free[class], b[:0])
+}
+
+// borrow lends a buffer of any size to f, which returns what became of it.
+func (p *buffers) borrow(f func(scratch []byte) []byte) {
+	b, ok := p.scratch.Get().(*[]byte)
+	if !ok {
+		b = new([]byte)
+	}
+	*b = f((*b)[:0])
+	p.scratch.Put(b)
 }
 
 // bufferClass returns the smallest class that holds n bytes.
@@ -61,5 +107,12 @@ func bufferClass(n int) int {
 	if n <= 1<<minBufferBits {
 		return 0
 	}
-	return bits.Len(uint(n-1)) - minBufferBits
+	octave := bits.Len(uint(n-1)) - 1 // 2^octave <= n-1 < 2^(octave+1)
+	quarter := (n - 1) >> (octave - 2) & 3
+	return (octave-minBufferBits)*4 + quarter + 1
+}
+
+// bufferSize returns the size of the buffers of a class.
+func bufferSize(class int) int {
+	return (4 + class&3) << (class>>2 + minBufferBits - 2)
 }

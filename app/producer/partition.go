@@ -131,8 +131,13 @@ func (part *partition) newBatch(bound int) (*outgoing, error) {
 		part: part, group: group, first: now, firstMS: now.UnixMilli(),
 		done: make(chan struct{}), callbacks: part.p.slots.take(),
 	}
-	o.builder.Reset(part.p.buffers.take(max(part.lastSize, batch.HeaderSize+bound)))
+	o.builder.Reset(part.p.buffers.take(max(part.expected(), batch.HeaderSize+bound)))
 	return o, nil
+}
+
+// expected is how large the next batch may become, by the one before it.
+func (part *partition) expected() int {
+	return min(part.lastSize+part.lastSize/8, part.p.cfg.BatchBytes)
 }
 
 // grow moves o to a larger buffer if it has no room for bound bytes.
@@ -141,7 +146,7 @@ func (part *partition) grow(o *outgoing, bound int) {
 	if need <= o.builder.Cap() {
 		return
 	}
-	part.p.buffers.put(o.builder.Move(part.p.buffers.take(max(need, 2*o.builder.Cap()))))
+	part.p.buffers.put(o.builder.Move(part.p.buffers.take(max(need, min(o.builder.Cap()*3/2, part.p.cfg.BatchBytes)))))
 }
 
 func (part *partition) pending(o *outgoing, ts int64) *Pending {
@@ -197,7 +202,7 @@ func (part *partition) take(r *request) {
 		}
 		part.number(o)
 		if o.encoded == nil {
-			part.lastSize = o.builder.Len()
+			part.seal(o)
 		}
 		o.settled = false
 		part.inflight = append(part.inflight, o)
@@ -206,6 +211,15 @@ func (part *partition) take(r *request) {
 	if part.sendable() {
 		part.list(part.oldest())
 	}
+}
+
+// seal books the part of o's buffer that its records do not fill, so that the
+// budget bounds the memory and not just the records.
+func (part *partition) seal(o *outgoing) {
+	part.lastSize = o.builder.Len()
+	idle := int64(o.builder.Cap() - o.builder.Len())
+	o.charge += idle
+	part.p.budget.used.Add(idle)
 }
 
 // next removes and returns the first waiting batch.
@@ -330,10 +344,11 @@ func (part *partition) complete(o *outgoing, base domain.Offset, err error) {
 // callbacks hold follows when they have run.
 func (o *outgoing) release() {
 	p := o.part.p
-	if buf := o.builder.Buffer(); buf != nil {
-		p.buffers.put(buf)
+	if o.encoded != nil {
+		p.buffers.put(o.encoded)
+	} else {
+		p.buffers.put(o.builder.Buffer())
 	}
-	p.buffers.put(o.encoded)
 	o.builder, o.encoded, o.session, o.lastErr = batch.Builder{}, nil, nil, nil
 	o.result = ports.AppendResult{}
 	held := recordOverhead * int64(len(o.callbacks))

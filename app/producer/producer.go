@@ -92,7 +92,7 @@ func New(ctx context.Context, to Ports, cfg Config) (*Producer, error) {
 	}
 	p.life, p.end = context.WithCancel(context.WithoutCancel(ctx))
 	p.budget.limit = cfg.BufferBytes
-	p.buffers.limit = cfg.BufferBytes / 2
+	p.buffers.limit = cfg.BufferBytes / 4 * 5 // in use: at most BufferBytes and what open batches do not fill yet
 	p.renewing <- struct{}{}
 	if cfg.Idempotence {
 		if _, err := p.register(ctx); err != nil {
@@ -140,7 +140,7 @@ func (p *Producer) SendAsync(ctx context.Context, r domain.Record, callback Call
 		if callback != nil {
 			callback(domain.SendResult{Offset: -1}, err)
 		}
-		return &Pending{refused: err}
+		return refused(err)
 	}
 	return pending
 }

@@ -94,33 +94,26 @@ func (r *request) settle(o *outgoing, result ports.AppendResult) {
 	}
 }
 
-// encode makes the bytes that all attempts send, and gives back the memory that
-// the records were gathered in. If the codec fails, encoded stays nil and lastErr says why.
+// encode makes the bytes that all attempts send, in the memory that the records
+// were gathered in. If the codec fails, encoded stays nil and lastErr says why.
 func (o *outgoing) encode() {
-	if o.encoded != nil && !mutant.On(mutantRetryUnnumbered) {
+	if o.encoded != nil {
+		if mutant.On(mutantRetryUnnumbered) {
+			batch.SetProducer(o.encoded, batch.NoProducer)
+		}
 		return
 	}
 	p := o.part.p
-	producer := o.producer()
-	if o.encoded != nil {
-		batch.SetProducer(o.encoded, batch.NoProducer)
-		return
-	}
-	scratch := p.buffers.take(o.builder.Len() + batch.HeaderSize)
-	encoded, err := o.builder.Encode(scratch, p.cfg.Codec, producer)
-	if err != nil {
-		o.lastErr = err
-		return
-	}
-	if p.cfg.Codec == nil {
-		o.encoded = encoded
-	} else {
-		o.encoded = append(p.buffers.take(len(encoded)), encoded...)
-		p.buffers.put(encoded)
-	}
-	raw := o.builder.Buffer()
-	o.builder.Reset(nil)
-	p.buffers.put(raw)
+	p.buffers.borrow(func(scratch []byte) []byte {
+		encoded, err := o.builder.Encode(scratch, p.cfg.Codec, o.producer())
+		if err != nil {
+			o.lastErr = err
+			return scratch
+		}
+		o.encoded = append(o.builder.Buffer()[:0], encoded...) // never longer than the records were
+		o.builder.Reset(nil)
+		return encoded
+	})
 }
 
 // producer is what o's header says of its sender.

@@ -2,17 +2,15 @@ package producer
 
 import "sync"
 
+// maxKeptSlots bounds what slots keeps for later, in callbacks of 16 bytes.
+const maxKeptSlots = 1 << 19
+
 // slots recycles the lists of callbacks that batches carry.
 type slots struct {
 	mu   sync.Mutex
 	free [][]pendingCallback
+	kept int // capacity of all in free
 }
-
-// Bounds on what is kept for later.
-const (
-	maxFreeSlots = 64
-	maxSlotSize  = 1 << 14
-)
 
 func (s *slots) take() []pendingCallback {
 	s.mu.Lock()
@@ -22,17 +20,20 @@ func (s *slots) take() []pendingCallback {
 	}
 	last := s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
+	s.kept -= cap(last)
 	return last
 }
 
 func (s *slots) put(list []pendingCallback) {
-	if cap(list) == 0 || cap(list) > maxSlotSize {
+	if cap(list) == 0 {
 		return
 	}
 	clear(list)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.free) < maxFreeSlots {
-		s.free = append(s.free, list[:0])
+	if s.kept+cap(list) > maxKeptSlots {
+		return
 	}
+	s.kept += cap(list)
+	s.free = append(s.free, list[:0])
 }
