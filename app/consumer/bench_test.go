@@ -91,15 +91,8 @@ func BenchmarkPoll(b *testing.B) {
 		headers    int
 	}{{"16partitions", 16, 0}, {"1partition", 1, 0}, {"100partitions", 100, 0}, {"3headers", 16, 3}} {
 		b.Run(bench.name, func(b *testing.B) {
-			measure(b, instant(filled(b, bench.partitions, bench.headers)), func(c *consumer.Consumer) int {
-				n := 0
-				for n < benchRecords {
-					messages, err := c.Poll(context.Background(), 0)
-					must(b, err)
-					n += len(messages)
-				}
-				return n
-			})
+			r := instant(filled(b, bench.partitions, bench.headers))
+			measure(b, r, r, pollAll)
 		})
 	}
 }
@@ -107,7 +100,8 @@ func BenchmarkPoll(b *testing.B) {
 // BenchmarkReadToEnd reads a million records of 100 bytes per operation, one
 // by one.
 func BenchmarkReadToEnd(b *testing.B) {
-	measure(b, instant(filled(b, 16, 0)), func(c *consumer.Consumer) int {
+	r := instant(filled(b, 16, 0))
+	measure(b, r, r, func(b *testing.B, c *consumer.Consumer) int {
 		n := 0
 		for _, err := range c.ReadToEnd(context.Background()) {
 			if err != nil {
@@ -119,16 +113,27 @@ func BenchmarkReadToEnd(b *testing.B) {
 	})
 }
 
-func measure(b *testing.B, r ready, run func(*consumer.Consumer) int) {
+func pollAll(b *testing.B, c *consumer.Consumer) int {
+	b.Helper()
+	n := 0
+	for n < benchRecords {
+		messages, err := c.Poll(context.Background(), 0)
+		must(b, err)
+		n += len(messages)
+	}
+	return n
+}
+
+func measure(b *testing.B, topics ports.Topics, fetcher ports.Fetcher, run func(*testing.B, *consumer.Consumer) int) {
 	b.Helper()
 	b.ReportAllocs()
 	began := cpu(b)
 	n := 0
 	for b.Loop() {
-		c, err := consumer.New(consumer.Ports{Topics: r, Fetcher: r}, settings())
+		c, err := consumer.New(consumer.Ports{Topics: topics, Fetcher: fetcher}, settings())
 		must(b, err)
 		must(b, c.Assign(context.Background(), "bench", consumer.Start()))
-		if got := run(c); got != benchRecords {
+		if got := run(b, c); got != benchRecords {
 			b.Fatalf("read %d", got)
 		}
 		n++

@@ -105,8 +105,8 @@ func (c *Consumer) Close() error {
 	return nil
 }
 
-// Poll returns the next messages, at least one and up to max (Config.MaxPoll if
-// max is below 1). It waits until there is one or ctx ends, and then returns ctx's error.
+// Poll returns the next messages, at least one and up to most (Config.MaxPoll if
+// most is below 1). It waits until there is one or ctx ends, and then returns ctx's error.
 //
 // The messages of a partition come in the order of their offsets, without a
 // gap. A partition that cannot be read is told of with a *PartitionError; its position
@@ -116,13 +116,13 @@ func (c *Consumer) Close() error {
 // Seek. Other errors concern all partitions and are tried again in the same way.
 //
 // ErrNotAssigned: nothing is assigned. domain.ErrClosed: the consumer is closed.
-func (c *Consumer) Poll(ctx context.Context, max int) ([]domain.Message, error) {
-	if max < 1 {
-		max = c.cfg.MaxPoll
+func (c *Consumer) Poll(ctx context.Context, most int) ([]domain.Message, error) {
+	if most < 1 {
+		most = c.cfg.MaxPoll
 	}
 	c.mu.Lock()
 	defer c.leave()
-	return c.poll(ctx, nil, max)
+	return c.poll(ctx, nil, most)
 }
 
 // errAtLimits ends a bounded read.

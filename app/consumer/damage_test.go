@@ -126,8 +126,10 @@ func FuzzPoll(f *testing.F) {
 		must(t, err)
 		defer func() { must(t, c.Close()) }()
 		must(t, c.Assign(t.Context(), "orders", consumer.Start()))
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
 		for next := domain.Offset(0); ; {
-			messages, err := c.Poll(t.Context(), 1000)
+			messages, err := c.Poll(ctx, 1000)
 			if err != nil {
 				if !errors.Is(err, domain.ErrCorrupt) && !errors.Is(err, domain.ErrCompression) {
 					t.Fatal(err)
