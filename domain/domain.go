@@ -6,6 +6,7 @@
 package domain
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -138,15 +139,16 @@ type Retention struct {
 	Bytes int64
 }
 
-// Validate reports a negative bound.
+// Validate reports every negative bound.
 func (r Retention) Validate() error {
+	var age, bytes error
 	if r.Age < 0 {
-		return &ConfigError{Field: "retention age", Value: r.Age.String(), Want: "zero (keep for ever) or more"}
+		age = &ConfigError{Field: "retention age", Value: r.Age.String(), Want: "zero (keep for ever) or more"}
 	}
 	if r.Bytes < 0 {
-		return &ConfigError{Field: "retention bytes", Value: strconv.FormatInt(r.Bytes, 10), Want: "zero (keep all) or more"}
+		bytes = &ConfigError{Field: "retention bytes", Value: strconv.FormatInt(r.Bytes, 10), Want: "zero (keep all) or more"}
 	}
-	return nil
+	return errors.Join(age, bytes)
 }
 
 // Topic is a named log of Partitions partitions.
@@ -167,13 +169,7 @@ type TopicSpec struct {
 
 // Validate reports every fault of the specification.
 func (s TopicSpec) Validate() error {
-	if err := ValidateName("topic", s.Name); err != nil {
-		return err
-	}
-	if err := ValidatePartitionCount(s.Partitions); err != nil {
-		return err
-	}
-	return s.Retention.Validate()
+	return errors.Join(ValidateName("topic", s.Name), ValidatePartitionCount(s.Partitions), s.Retention.Validate())
 }
 
 // ValidatePartitionCount accepts 1 to MaxPartitions.
