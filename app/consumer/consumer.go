@@ -122,15 +122,15 @@ func (c *Consumer) Poll(ctx context.Context, most int) ([]domain.Message, error)
 	}
 	c.mu.Lock()
 	defer c.leave()
-	return c.poll(ctx, nil, most)
+	return c.poll(ctx, nil, most, false)
 }
 
 // errAtLimits ends a bounded read.
 var errAtLimits = errors.New("at the end")
 
 // poll is Poll with mu held and the messages appended to dst. It lets go of mu
-// while it waits.
-func (c *Consumer) poll(ctx context.Context, dst []domain.Message, most int) ([]domain.Message, error) {
+// while it waits. With toEnd it returns errAtLimits where else it would wait for ever.
+func (c *Consumer) poll(ctx context.Context, dst []domain.Message, most int, toEnd bool) ([]domain.Message, error) {
 	for {
 		if err := c.usable(ctx); err != nil {
 			return nil, err
@@ -138,7 +138,7 @@ func (c *Consumer) poll(ctx context.Context, dst []domain.Message, most int) ([]
 		if messages, err := c.take(dst, most); err != nil || len(messages) > 0 {
 			return messages, err
 		}
-		if c.bounded && c.allAtLimit() {
+		if toEnd && c.allAtLimit() {
 			return nil, errAtLimits
 		}
 		c.wait(ctx)

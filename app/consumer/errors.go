@@ -10,6 +10,9 @@ import (
 // ErrNotAssigned: the consumer does not read the partition; Assign it first.
 var ErrNotAssigned = errors.New("partition not assigned")
 
+// ErrBusy: another ReadToEnd of the consumer has not ended.
+var ErrBusy = errors.New("consumer is read to its end already")
+
 // PartitionError is a failure to read on in one partition, at the offset that
 // the consumer stands at and stays at. It tells by Err what failed:
 // *domain.OutOfRangeError, domain.ErrTopicNotFound, domain.ErrCorrupt, or an error

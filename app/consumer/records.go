@@ -16,7 +16,7 @@ import (
 // and ask for positions, and another iteration or Poll goes on where it stopped.
 func (c *Consumer) Records(ctx context.Context) iter.Seq2[domain.Message, error] {
 	return func(yield func(domain.Message, error) bool) {
-		c.each(ctx, yield)
+		c.each(ctx, yield, false)
 	}
 }
 
@@ -25,7 +25,8 @@ func (c *Consumer) Records(ctx context.Context) iter.Seq2[domain.Message, error]
 // up to there, at once if there is nothing. Of the messages that come
 // later none is returned. A partition that is paused is not waited for.
 //
-// While it goes on, polls end at the same watermarks; so let one ReadToEnd go on at a time.
+// While it goes on, no poll gets a message behind those watermarks, and another ReadToEnd
+// is refused with ErrBusy.
 func (c *Consumer) ReadToEnd(ctx context.Context) iter.Seq2[domain.Message, error] {
 	return func(yield func(domain.Message, error) bool) {
 		if err := c.setLimits(ctx); err != nil {
@@ -33,15 +34,15 @@ func (c *Consumer) ReadToEnd(ctx context.Context) iter.Seq2[domain.Message, erro
 			return
 		}
 		defer c.clearLimits()
-		c.each(ctx, yield)
+		c.each(ctx, yield, true)
 	}
 }
 
 // each yields messages and errors until there can be no more, or the loop ends.
-func (c *Consumer) each(ctx context.Context, yield func(domain.Message, error) bool) {
+func (c *Consumer) each(ctx context.Context, yield func(domain.Message, error) bool, toEnd bool) {
 	one := make([]domain.Message, 1)
 	for {
-		err := c.one(ctx, one)
+		err := c.one(ctx, one, toEnd)
 		if errors.Is(err, errAtLimits) {
 			return
 		}
@@ -52,10 +53,10 @@ func (c *Consumer) each(ctx context.Context, yield func(domain.Message, error) b
 }
 
 // one polls a single message into dst[0], which it zeroes on an error.
-func (c *Consumer) one(ctx context.Context, dst []domain.Message) error {
+func (c *Consumer) one(ctx context.Context, dst []domain.Message, toEnd bool) error {
 	c.mu.Lock()
 	defer c.leave()
-	if _, err := c.poll(ctx, dst[:0:1], 1); err != nil {
+	if _, err := c.poll(ctx, dst[:0:1], 1, toEnd); err != nil {
 		dst[0] = domain.Message{}
 		return err
 	}
@@ -83,6 +84,9 @@ func (c *Consumer) setLimits(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	defer c.leave()
+	if c.bounded {
+		return ErrBusy
+	}
 	c.bounded = true
 	for _, p := range c.parts {
 		p.limit = p.position

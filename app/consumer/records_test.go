@@ -139,6 +139,29 @@ func TestReadToEnd_TellsOfPositionsOutOfRangeAndReadsTheRest(t *testing.T) {
 	})
 }
 
+func TestReadToEnd_RefusesAnotherAndLetsPollsWaitAtItsEnd(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		topic := w.topic("orders", 1)
+		w.append(topic, 0, 2)
+		c := w.reader(t)
+		must(t, c.Assign(t.Context(), "orders", consumer.Start()))
+		n := 0
+		for _, err := range c.ReadToEnd(t.Context()) {
+			must(t, err)
+			for _, err := range c.ReadToEnd(t.Context()) {
+				if !errors.Is(err, consumer.ErrBusy) {
+					t.Fatalf("got %v", err)
+				}
+			}
+			if n++; n == 2 {
+				w.append(topic, 0, 1)
+				wantQuiet(t, c)
+			}
+		}
+		wantOffsets(t, read(t, c, 1), 0, 2, 3)
+	})
+}
+
 func TestReadToEnd_OfADeletedTopicIsAnError(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		topic := w.topic("orders", 2)
