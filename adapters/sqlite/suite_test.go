@@ -25,6 +25,9 @@ func TestStore_KeepsTheContract(t *testing.T) {
 		portstest.ReopenWith(func(t *testing.T, s ports.MetadataStore) ports.MetadataStore {
 			return openTest(t, s.(*Store).path)
 		}),
+		portstest.ShareWith(func(t *testing.T, s ports.MetadataStore) ports.MetadataStore {
+			return openTest(t, s.(*Store).path)
+		}),
 		portstest.AdvanceWith(func(_ *testing.T, s ports.MetadataStore, d time.Duration) {
 			store := s.(*Store)
 			before := store.now

@@ -39,6 +39,11 @@ var (
 
 	deleteTopic      = query{"DELETE FROM topics WHERE topic_no = ?"}
 	deletePartitions = query{"DELETE FROM partitions WHERE partition_key BETWEEN ? AND ?"}
+	// What the streams alone know, how long their sessions last, is kept.
+	saveActive = query{`UPDATE producers SET active_at = max(active_at, s.at)
+		FROM (SELECT producer_id AS id, max(accepted_at) AS at FROM producer_partitions
+			WHERE partition_key BETWEEN ?1 AND ?2 GROUP BY producer_id) AS s WHERE producer_id = s.id`}
+	deleteStreamsOf = query{"DELETE FROM producer_partitions WHERE partition_key BETWEEN ? AND ?"}
 )
 
 // topicRow is a topic and its number.
@@ -198,8 +203,10 @@ func (s *Store) DeleteTopic(ctx context.Context, id domain.TopicID) error {
 		if _, err := c.dropExtents(first, last, domain.Offset(maxOffset)); err != nil {
 			return err
 		}
-		if err := c.exec(&deletePartitions, first, last); err != nil {
-			return err
+		for _, q := range []*query{&saveActive, &deleteStreamsOf, &deletePartitions} {
+			if err := c.exec(q, first, last); err != nil {
+				return err
+			}
 		}
 		return c.exec(&deleteTopic, t.no)
 	})
