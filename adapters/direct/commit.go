@@ -129,7 +129,9 @@ func (w *Writer) commitEach(group []*draft, err error) bool {
 		return true
 	}
 	for i := range group {
-		if !w.commit(group[i : i+1]) {
+		if !w.anyOpen(group[i : i+1]) {
+			w.giveUp(group[i:i+1], err)
+		} else if !w.commit(group[i : i+1]) {
 			w.putBack(group[i+1:])
 			return false
 		}
@@ -149,11 +151,11 @@ func (w *Writer) resolve(group []*draft, results []ports.CommitResult) {
 	for i, s := range group {
 		if err := results[i].Err; err != nil {
 			w.ids.refs = nil // they may be as old as this one
-			w.drop(s, ports.MetadataError("commit segment "+s.ref.ID.String(), ports.Transient, err), &out)
-			continue
+			w.refuseDraft(s, ports.MetadataError("commit segment "+s.ref.ID.String(), ports.Transient, err), &out)
 		}
-		for j, it := range s.submitted {
-			w.settle(it, result(it.commit, results[i].Outcomes[j]), &out)
+		for j, o := range results[i].Outcomes {
+			it := s.submitted[j]
+			w.settle(it, result(it.commit, o), &out)
 		}
 		w.leave(s)
 	}
@@ -180,7 +182,8 @@ func (w *Writer) giveUp(group []*draft, err error) {
 	var out outbox
 	w.mu.Lock()
 	for _, s := range group {
-		w.drop(s, err, &out)
+		w.refuseDraft(s, err, &out)
+		w.leave(s)
 	}
 	w.seal()
 	w.mu.Unlock()
@@ -210,36 +213,6 @@ func (w *Writer) anyOpen(group []*draft) bool {
 		}
 	}
 	return false
-}
-
-// breakStreams refuses the batches that follow those of s in the streams without
-// a producer.
-func (w *Writer) breakStreams(s *draft, out *outbox) {
-	any := false
-	for _, st := range s.streams {
-		st.broken = st.key.Producer == commit.NoProducer
-		any = any || st.broken
-	}
-	if !any {
-		return
-	}
-	for _, later := range w.inOrder() {
-		if later.number > s.number {
-			w.refuseBroken(later.items, out)
-		}
-	}
-	w.refuseBroken(w.queue.items(), out)
-	for _, st := range s.streams {
-		st.broken = false
-	}
-}
-
-func (w *Writer) refuseBroken(items []*item, out *outbox) {
-	for _, it := range items {
-		if it.stream.broken && it.state != committing {
-			w.refuse(it, domain.ErrOutOfOrder, out)
-		}
-	}
 }
 
 // unknown is the error of batches that may have been committed.

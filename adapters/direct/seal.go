@@ -28,9 +28,8 @@ type draft struct {
 	sealedAt time.Time
 	failures int  // attempts of the upload that failed
 	building bool // its items' bytes are being copied
-	uploaded bool
+	uploaded bool // or its upload failed and nothing in it is open
 	clear    bool
-	left     bool // committed or failed
 	// request is what the metadata store is asked, and submitted the item of
 	// each of its batches.
 	request   commit.Segment
@@ -144,23 +143,15 @@ func (w *Writer) join(s *draft, it *item) {
 	}
 }
 
-// checkClear makes s ready for the commit once it is uploaded and all before it
-// are clear, and then those that waited for it. A segment that failed is clear
-// for its dependants, too.
+// checkClear makes s ready for the commit once its upload has ended and all
+// before it are clear, and then those that waited for it.
 func (w *Writer) checkClear(s *draft) {
 	if s.clear || !s.uploaded || s.blockers > 0 {
 		return
 	}
 	s.clear = true
 	w.ready = append(w.ready, s)
-	w.unblock(s)
-}
-
-func (w *Writer) unblock(s *draft) {
 	for _, d := range s.dependants {
-		if d.left {
-			continue
-		}
 		if d.blockers--; d.blockers == 0 {
 			w.dependants--
 			w.checkClear(d)
@@ -172,10 +163,6 @@ func (w *Writer) unblock(s *draft) {
 // leave takes s, committed or failed, out of the writer.
 func (w *Writer) leave(s *draft) {
 	s.cancel()
-	s.left = true
-	if s.blockers > 0 {
-		w.dependants--
-	}
 	delete(w.segments, s.number)
 	for _, st := range s.streams {
 		if st.tail == s {

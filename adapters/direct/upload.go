@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/commit"
 	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/domain/segment"
 	"github.com/streamhouse/streamhouse/ports"
@@ -25,12 +27,11 @@ func (w *Writer) run(s *draft) {
 	var out outbox
 	w.mu.Lock()
 	w.uploading--
-	if err == nil {
-		s.uploaded = true
-		w.checkClear(s)
-	} else {
-		w.drop(s, notStored(err), &out)
+	s.uploaded = true
+	if err != nil {
+		w.refuseDraft(s, notStored(err), &out)
 	}
+	w.checkClear(s)
 	w.seal()
 	lead := w.takeLead()
 	w.mu.Unlock()
@@ -199,17 +200,49 @@ func (w *Writer) pause(ctx context.Context, attempt int) bool {
 	return ctx.Err() == nil
 }
 
-// drop settles what is open of a segment that will never be committed, or whose
-// commit has no known end. The batches without a producer that follow them are refused
-// too, since nothing else keeps their order; those with one are judged by the
+// refuseDraft settles what is open of a segment that will never be committed, or
+// whose commit has no known end. The batches without a producer that follow them are
+// refused too, since nothing else keeps their order; those with one are judged by the
 // metadata store.
-func (w *Writer) drop(s *draft, err error, out *outbox) {
+//
+// A segment whose upload failed keeps its place before its dependants until those
+// before it are clear; the commit then finds nothing open in it.
+func (w *Writer) refuseDraft(s *draft, err error, out *outbox) {
+	var broken []*stream
 	for _, it := range s.items {
+		if it.state == settled {
+			continue
+		}
+		if st := it.stream; it.commit.Producer == commit.NoProducer && !st.broken {
+			st.broken = true
+			broken = append(broken, st)
+		}
 		w.refuse(it, err, out)
 	}
-	w.breakStreams(s, out)
-	w.leave(s)
-	w.unblock(s)
+	if broken != nil {
+		w.refuseFollowers(s, out)
+	}
+	for _, st := range broken {
+		st.broken = false
+	}
+}
+
+// refuseFollowers refuses the batches of broken streams that come after s.
+func (w *Writer) refuseFollowers(s *draft, out *outbox) {
+	for _, later := range w.inOrder() {
+		if later.number > s.number {
+			w.refuseBroken(later.items, out)
+		}
+	}
+	w.refuseBroken(w.queue.items(), out)
+}
+
+func (w *Writer) refuseBroken(items []*item, out *outbox) {
+	for _, it := range items {
+		if it.stream.broken && it.state != committing {
+			w.refuse(it, domain.ErrOutOfOrder, out)
+		}
+	}
 }
 
 // notStored is err as the error of batches of which nothing reached the log.

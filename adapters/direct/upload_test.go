@@ -87,6 +87,33 @@ func TestPut_RefusedForGoodIsDefinite(t *testing.T) {
 	})
 }
 
+func TestUpload_ThatFailsLeavesTheOrderOfThoseAroundIt(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		gate := make(chan struct{})
+		r.store.put.set(func(ctx context.Context, key string, body []byte) error {
+			if !bytes.Contains(body, []byte("last")) {
+				select {
+				case <-gate:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			return r.store.Segments.Put(ctx, key, body)
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		first := r.append(t.Context(), r.batch(0, batch.NoProducer, "first"))
+		expired := r.append(ctx, r.batch(0, batch.NoProducer, "expired"))
+		last := r.append(t.Context(), r.batch(0, batch.NoProducer, "last"))
+		synctest.Wait()
+		cancel()
+		r.refused(expired, ports.Transient, context.Canceled)
+		r.open(last)
+		close(gate)
+		r.stored(first, 0)
+		r.stored(last, 1)
+	})
+}
+
 func TestPut_FatalEndsTheWriter(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r *rig) {
 		r.store.put.set(func(context.Context, string, []byte) error {
