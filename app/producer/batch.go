@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/streamhouse/streamhouse/domain"
@@ -19,18 +20,19 @@ type Callback func(domain.SendResult, error)
 // outgoing is a batch on its way, from its first record to the end of its last
 // callback. The mutex of its partition guards it until done is closed.
 type outgoing struct {
-	part    *partition
-	builder batch.Builder
-	group   uint64    // see generations
-	first   time.Time // when the first record was accepted
-	firstMS int64     // the same in Unix milliseconds
-	charge  int64     // what its records hold of the budget
-	count   int32
+	// What every record touches comes first, in two cache lines.
+	builder   batch.Builder
+	callbacks []pendingCallback
+	charge    int64     // what its records hold of the budget
+	first     time.Time // when the first record was accepted
+	firstMS   int64     // the same in Unix milliseconds
 	// baseTimestamp is the first record's, in Unix milliseconds; the others'
 	// are deltas to it.
 	baseTimestamp int64
+	count         int32
 
-	callbacks []pendingCallback
+	part  *partition
+	group uint64 // see generations
 
 	// Set when it is first sent; the bytes stay the same through all attempts.
 	encoded   []byte
@@ -131,6 +133,28 @@ type Pending struct {
 	o     *outgoing
 	index int32
 	delta int32
+}
+
+// pendings allocates Pendings, many together: each record that is accepted
+// needs one, and few callers keep it.
+type pendings struct{ slab atomic.Pointer[pendingSlab] }
+
+type pendingSlab struct {
+	used  atomic.Int32
+	items [64]Pending
+}
+
+// take returns a Pending that nobody else has.
+func (p *pendings) take() *Pending {
+	for {
+		slab := p.slab.Load()
+		if slab != nil {
+			if i := slab.used.Add(1) - 1; int(i) < len(slab.items) {
+				return &slab.items[i]
+			}
+		}
+		p.slab.CompareAndSwap(slab, new(pendingSlab))
+	}
 }
 
 // refused is the Pending of a record that was not accepted, for err.

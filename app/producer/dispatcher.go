@@ -11,7 +11,7 @@ import (
 const (
 	// flushBytes is how much waiting data makes a request by itself, in bytes
 	// before compression; a smaller buffer has a smaller share.
-	flushBytes = 8 << 20
+	flushBytes = 12 << 20
 	// maxYoungRequests bounds the requests younger than BatchTimeout.
 	maxYoungRequests = 4
 	// A request of at least heavyBytes and heavyRecords says that load is high;

@@ -32,36 +32,33 @@ const (
 	// batchesPerRequest bounds what one request takes of one partition, so that
 	// two requests can overlap within the window of the sequence check.
 	batchesPerRequest = 2
-	// pendingSlab is how many Pendings are allocated together.
-	pendingSlab = 64
 )
 
 // partition is where records of one partition wait and how their batches keep
 // their order. Records enter open; full batches stand in queue; sent ones in inflight. All
 // three together are in the order of sending.
 type partition struct {
-	p     *Producer
-	topic *topic
-	id    domain.PartitionID
+	// What every record touches comes first, so that it shares a cache line.
+	mu      sync.Mutex
+	open    *outgoing
+	p       *Producer
+	listed  bool // in the dispatcher's list of ready partitions
+	blocked bool // a batch failed: nothing is sent until that is dealt with
+	gone    bool // the topic is deleted
+	calling bool // a goroutine runs callbacks
 
-	mu       sync.Mutex
-	open     *outgoing
+	topic    *topic
+	id       domain.PartitionID
 	queue    []*outgoing
 	inflight []*outgoing
-	pendings []Pending // slab
-	lastSize int       // of the batch before, to size the next buffer
+	lastSize int // of the batch before, to size the next buffer
 
 	session  *session
 	sequence domain.Sequence // of the next batch
 
-	listed   bool // in the dispatcher's list of ready partitions
-	blocked  bool // a batch failed: nothing is sent until that is dealt with
-	failures int  // in a row, for the back-off
-	gone     bool // the topic is deleted
-	unspent  []unspent
-
+	failures    int // in a row, for the back-off
+	unspent     []unspent
 	completions []*outgoing // whose callbacks are to run
-	calling     bool        // a goroutine runs them
 }
 
 func (part *partition) key() commit.PartitionKey {
@@ -84,7 +81,8 @@ func (part *partition) append(r *domain.Record, bound int, callback Callback) (*
 	}
 	o.builder.Append(ts, r.Key, r.Value, r.Headers)
 	o.charge += int64(bound) + recordOverhead
-	pending := part.pending(o, ts)
+	pending := part.p.pendings.take()
+	pending.o, pending.index, pending.delta = o, o.count, int32(ts-o.baseTimestamp)
 	if callback != nil {
 		o.callbacks = append(o.callbacks, pendingCallback{callback, pending.index, pending.delta})
 	}
@@ -147,16 +145,6 @@ func (part *partition) grow(o *outgoing, bound int) {
 		return
 	}
 	part.p.buffers.put(o.builder.Move(part.p.buffers.take(max(need, min(o.builder.Cap()*3/2, part.p.cfg.BatchBytes)))))
-}
-
-func (part *partition) pending(o *outgoing, ts int64) *Pending {
-	if len(part.pendings) == 0 {
-		part.pendings = make([]Pending, pendingSlab)
-	}
-	pending := &part.pendings[0]
-	part.pendings = part.pendings[1:]
-	*pending = Pending{o: o, index: o.count, delta: int32(ts - o.baseTimestamp)}
-	return pending
 }
 
 // announce tells the dispatcher what it has to know of a record just added.

@@ -1,6 +1,7 @@
 package producer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -40,8 +41,9 @@ func (part *partition) resolve() {
 		case errors.Is(err, domain.ErrFenced) && (head.session == part.p.session.Load() && !mutant.On(mutantFenceIgnored)):
 			part.p.fail(&domain.FencedError{Producer: part.p.cfg.Name, Epoch: head.session.Epoch})
 			continue
-		case errors.Is(err, domain.ErrFenced), errors.Is(err, domain.ErrSessionExpired), head.lost:
-			part.p.spawn(func() { part.renew(head.session) })
+		case errors.Is(err, domain.ErrFenced), errors.Is(err, domain.ErrSessionExpired), head.lost && head.sequenced:
+			old := cmp.Or(head.session, part.session)
+			part.p.spawn(func() { part.renew(old) })
 			return
 		case err != nil && domain.FateOf(err).Fatal:
 			part.p.fail(err)
@@ -257,8 +259,9 @@ func (part *partition) adopt(next *session) {
 			part.complete(o, -1, o.giveUp(domain.StoredUnknown, o.lastErr))
 			continue
 		}
+		o.lastErr, o.lost = nil, false
 		if o.sequenced {
-			o.session, o.sequence, o.lastErr, o.lost = next, part.sequence, nil, false
+			o.session, o.sequence = next, part.sequence
 			part.sequence = part.sequence.Add(o.count)
 			batch.SetProducer(o.encoded, o.producer())
 		}
