@@ -31,6 +31,9 @@ const (
 	mutantNewFolderNotSynced mutant.ID = "localfs-new-folder-not-synced"
 )
 
+// Mutants lists the planted bugs of this package.
+var Mutants = []mutant.ID{mutantFileNotSynced, mutantFolderNotSynced, mutantNewFolderNotSynced}
+
 // Options changes how a store works. The zero value is safe.
 type Options struct {
 	// UnsafeNoSync leaves out every sync: what was acknowledged is lost when
