@@ -88,10 +88,7 @@ func (w *Writer) checkDone() {
 	if !w.closed || w.running > 0 || w.queue.head != nil {
 		return
 	}
-	if w.timer != nil {
-		w.timer.Stop()
-		w.timer = nil
-	}
+	w.stopTimer()
 	select {
 	case <-w.done:
 	default:

@@ -43,7 +43,7 @@ type draft struct {
 // seal starts uploads while there are slots and batches that may go. The caller
 // holds w.mu.
 func (w *Writer) seal() {
-	for w.uploading < w.cfg.MaxUploads && w.due() {
+	for w.uploading < w.cfg.MaxUploads && w.queue.head != nil {
 		s := w.pick()
 		if s == nil {
 			return
@@ -53,21 +53,20 @@ func (w *Writer) seal() {
 	}
 }
 
-// due reports whether the queue has waited long enough for company, and sees to
-// it that it is looked at again if not.
-func (w *Writer) due() bool {
-	if w.queue.head == nil {
-		return false
-	}
+// due reports whether the oldest batch that may go has waited long enough for
+// company, and sees to it that it is looked at again if not.
+func (w *Writer) due(it *item) bool {
 	if w.cfg.FlushInterval == 0 || w.closed || w.queue.bytes >= w.cfg.FlushBytes {
 		return true
 	}
-	wait := time.Until(w.queue.head.call.enqueuedAt.Add(w.cfg.FlushInterval))
+	at := it.call.enqueuedAt.Add(w.cfg.FlushInterval)
+	wait := time.Until(at)
 	if wait <= 0 {
 		return true
 	}
-	if w.timer == nil {
-		w.timer = time.AfterFunc(wait, w.flush)
+	if w.timer == nil || at.Before(w.timerAt) {
+		w.stopTimer()
+		w.timer, w.timerAt = time.AfterFunc(wait, w.flush), at
 	}
 	return false
 }
@@ -78,6 +77,13 @@ func (w *Writer) flush() {
 	defer w.mu.Unlock()
 	w.timer = nil
 	w.seal()
+}
+
+func (w *Writer) stopTimer() {
+	if w.timer != nil {
+		w.timer.Stop()
+		w.timer = nil
+	}
 }
 
 // pick takes a segment's worth of batches out of the queue: those that wait for
@@ -109,12 +115,15 @@ func (w *Writer) stalled(s, asker *draft) bool {
 }
 
 // take moves the batches of the streams that may go from the queue into s, in
-// order, until it is full.
+// order, until it is full. It moves none if the first is not due.
 func (w *Writer) take(s *draft, may func(*stream) bool) {
 	bytes := 0
 	for it := w.queue.head; it != nil; {
 		next := it.next
 		if may(it.stream) {
+			if len(s.items) == 0 && !w.due(it) {
+				return
+			}
 			if bytes += len(it.bytes); bytes > w.cfg.FlushBytes && len(s.items) > 0 {
 				return
 			}

@@ -265,6 +265,24 @@ func TestFlushInterval_WaitsForCompany(t *testing.T) {
 	})
 }
 
+func TestFlushInterval_HoldsBesideAStalledUpload(t *testing.T) {
+	inBubble(t, func(c *direct.Config) { c.FlushInterval = 100 * time.Millisecond }, func(t *testing.T, r *rig) {
+		gate := r.blockPuts(0)
+		stalled := r.append(t.Context(), r.batch(0, batch.NoProducer, "stalled"))
+		time.Sleep(2 * time.Second)
+		behind := r.append(t.Context(), r.batch(0, batch.NoProducer, "behind"))
+		time.Sleep(time.Second)
+		start := time.Now()
+		r.stored(r.append(t.Context(), r.batch(1, batch.NoProducer, "beside")), 0)
+		if took := time.Since(start); took != 100*time.Millisecond {
+			t.Errorf("left after %s, want 100ms", took)
+		}
+		close(gate)
+		r.stored(stalled, 0)
+		r.stored(behind, 1)
+	})
+}
+
 func TestClose_DoesNotWaitForTheFlushInterval(t *testing.T) {
 	inBubble(t, func(c *direct.Config) { c.FlushInterval = time.Hour }, func(t *testing.T, r *rig) {
 		answers := r.append(t.Context(), r.batch(0, batch.NoProducer, "a"))

@@ -45,6 +45,7 @@ type Writer struct {
 	queue   queue
 	streams map[commit.StreamKey]*stream
 	timer   *time.Timer // of the flush interval, nil if it is not running
+	timerAt time.Time
 
 	sequence   uint64            // of the newest segment
 	segments   map[uint64]*draft // sealed, and neither committed nor failed
