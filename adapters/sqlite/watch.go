@@ -56,14 +56,17 @@ func (s *Store) watchWith(c *conn, done <-chan struct{}) error {
 	if err != nil {
 		return err
 	}
+	// What was committed since Subscribe returned is in seen already.
+	s.wakes.wakeAll()
 	signs, stop := signsOf(s.path + "-wal")
 	defer stop()
 	idle := lookIdle
 	if signs == nil {
 		idle = lookBlind
 	}
-	// A commit before the signs began would otherwise wait for the next.
-	until := time.Now().Add(lookEvery)
+	// A commit that was written before the signs began would otherwise wait for
+	// the next.
+	until := time.Now().Add(lookFor)
 	for {
 		wait := idle
 		if time.Now().Before(until) {

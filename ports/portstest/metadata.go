@@ -34,6 +34,13 @@ func ReopenWith(reopen func(t *testing.T, s ports.MetadataStore) ports.MetadataS
 	return func(x *metadataSuite) { x.reopen = reopen }
 }
 
+// ShareWith opens what the store s holds a second time, while s is open, as
+// another process would. Without it the cases about several processes are not run. The second
+// store is closed at the end of t.
+func ShareWith(share func(t *testing.T, s ports.MetadataStore) ports.MetadataStore) MetadataOption {
+	return func(x *metadataSuite) { x.share = share }
+}
+
 // RaiseEpochWith sets the epoch of a producer name to epoch, past the port, where
 // 32767 registrations would take too long.
 func RaiseEpochWith(raise func(t *testing.T, s ports.MetadataStore, name string, epoch domain.Epoch)) MetadataOption {
@@ -86,6 +93,9 @@ func (x *metadataSuite) groups() []metadataGroup {
 	if x.reopen != nil {
 		all = append(all, metadataGroup{"Reopen", reopenCases})
 	}
+	if x.share != nil {
+		all = append(all, metadataGroup{"Shared", sharedCases})
+	}
 	return all
 }
 
@@ -93,6 +103,7 @@ type metadataSuite struct {
 	open       func(*testing.T) ports.MetadataStore
 	check      func(*testing.T, ports.MetadataStore)
 	reopen     func(*testing.T, ports.MetadataStore) ports.MetadataStore
+	share      func(*testing.T, ports.MetadataStore) ports.MetadataStore
 	advance    func(*testing.T, ports.MetadataStore, time.Duration)
 	raiseEpoch func(*testing.T, ports.MetadataStore, string, domain.Epoch)
 	bubble     bool
