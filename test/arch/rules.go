@@ -1,0 +1,111 @@
+package arch
+
+// A room is a folder of Go files and what its files may import of this module.
+// Paths are relative to the module's root; "x/..." means x and all below it.
+type room struct {
+	path string   // where it is; "." is the root package
+	may  []string // packages of this module its production files may import, besides those below its own folder
+	why  string   // the sentence of the rule, said in a failure
+}
+
+const (
+	whyRoot     = "the root package is the library's face: it imports domain, ports, app and, by ADR 0002, adapters/direct and adapters/codec"
+	whyDomain   = "domain knows nothing but the standard library, dchest/siphash and domain itself"
+	whyPorts    = "ports imports domain only"
+	whySuites   = "a suite is written against domain and ports, never against one adapter"
+	whyApp      = "a use case imports domain and ports, never an adapter and never another use case"
+	whyAdapter  = "an adapter imports domain, ports and its own library; adapters do not know each other (adapters/local alone joins sqlite and localfs)"
+	whyCommand  = "the command may import everything but test, the suites and adapters/fault"
+	whyTestRoom = "test/... may import everything but the command, which it sees as a binary"
+	whyArch     = "test/arch judges the others and imports none of them"
+)
+
+// rooms lists every folder that may hold Go files. A folder that is not here is
+// an error: a new room needs a reason, and usually an ADR.
+var rooms = []room{
+	{".", []string{"domain/...", "ports", "app/...", "adapters/direct", "adapters/codec"}, whyRoot},
+
+	{"domain", nil, whyDomain},
+	{"domain/batch", []string{"domain/..."}, whyDomain},
+	{"domain/commit", []string{"domain/..."}, whyDomain},
+	{"domain/mutant", nil, whyDomain},
+	{"domain/segment", []string{"domain/..."}, whyDomain},
+	{"domain/sequence", []string{"domain/..."}, whyDomain},
+
+	{"ports", []string{"domain/..."}, whyPorts},
+	{"ports/portstest", []string{"domain/...", "ports"}, whySuites},
+
+	{"app/consumer", []string{"domain/...", "ports"}, whyApp},
+	{"app/producer", []string{"domain/...", "ports"}, whyApp},
+	{"app/topics", []string{"domain/...", "ports"}, whyApp},
+
+	{"adapters/codec", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/direct", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/fault", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/local", []string{"domain/...", "ports", "adapters/sqlite", "adapters/localfs"}, whyAdapter},
+	{"adapters/localfs", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/memory", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/sqlite", []string{"domain/...", "ports"}, whyAdapter},
+
+	{"cmd/streamhouse/...", command, whyCommand},
+
+	{"test/arch", nil, whyArch},
+	{"test/sim/...", anything, whyTestRoom},
+	{"test/e2e/...", anything, whyTestRoom},
+}
+
+var (
+	command = []string{
+		".", "domain/...", "ports", "app/...", "cmd/streamhouse/...",
+		"adapters/codec", "adapters/direct", "adapters/local", "adapters/localfs", "adapters/memory", "adapters/sqlite",
+	}
+	anything = []string{".", "domain/...", "ports/...", "app/...", "adapters/...", "test/..."}
+)
+
+// What the test files of a room may import besides what its production files may.
+var (
+	helpersOfInnerTests = []string{"domain/..."}
+	helpersOfTests      = []string{
+		".", "domain/...", "ports/...", "adapters/memory", "adapters/fault", "adapters/codec", "adapters/direct",
+	}
+)
+
+// A library is a third-party module and the rooms that may use it.
+type library struct {
+	module string
+	rooms  []string // production and test files of these rooms
+	tests  bool     // and the test files of every room, and the testing rooms
+	why    string
+}
+
+// libraries lists every module that may be imported. One that is not here is
+// an error: it needs a line here and a reason in docs/DEPENDENCIES.md.
+var libraries = []library{
+	{module: "github.com/dchest/siphash", rooms: []string{"domain"}, why: "the hash of keys is a word of the domain"},
+	{module: "github.com/pierrec/lz4/v4", rooms: []string{"adapters/codec"}, why: "compression lives in adapters/codec"},
+	{module: "modernc.org/sqlite", rooms: []string{"adapters/sqlite"}, why: "SQL lives in adapters/sqlite; its driver's types cross no port"},
+	{module: "github.com/pressly/goose/v3", rooms: []string{"adapters/sqlite"}, why: "migrations belong to the store they migrate"},
+	{module: "github.com/fsnotify/fsnotify", rooms: []string{"adapters/sqlite"}, why: "watching the metadata file is SQLite's way of waking readers"},
+	{module: "github.com/gofrs/flock", rooms: []string{"adapters/sqlite", "adapters/localfs"}, why: "file locks belong to the stores in files"},
+	{module: "golang.org/x/sys", rooms: []string{"adapters/localfs", "adapters/sqlite", "cmd/streamhouse/...", "test/..."}, tests: true, why: "system calls belong to the stores in files and to the command"},
+	{module: "github.com/spf13/cobra", rooms: []string{"cmd/streamhouse"}, why: "the command line lives in cmd/streamhouse"},
+	{module: "github.com/spf13/pflag", rooms: []string{"cmd/streamhouse", "cmd/streamhouse/settings"}, why: "flags live in cmd/streamhouse"},
+	{module: "github.com/schollz/progressbar/v3", rooms: []string{"cmd/streamhouse"}, why: "a terminal is the command's business"},
+	{module: "golang.org/x/term", rooms: []string{"cmd/streamhouse"}, why: "a terminal is the command's business"},
+	{module: "github.com/knadh/koanf", rooms: []string{"cmd/streamhouse/settings"}, why: "files and environment are read in cmd/streamhouse/settings"},
+	{module: "go.uber.org/fx", rooms: []string{"cmd/streamhouse/wiring"}, why: "only cmd/streamhouse/wiring knows the container; the library is built by hand"},
+	{module: "github.com/hanwen/go-fuse/v2", rooms: []string{"test/e2e/powerloss/..."}, why: "the disk that loses power is a test's"},
+	{module: "github.com/twmb/franz-go/pkg/kmsg", tests: true, why: "franz-go is an oracle of tests, never a part of the product"},
+	{module: "go.uber.org/goleak", tests: true, why: "testing libraries stay out of production code"},
+	{module: "pgregory.net/rapid", tests: true, why: "testing libraries stay out of production code"},
+}
+
+// testingRooms are folders whose ordinary files are tests themselves.
+var testingRooms = []string{"ports/portstest", "test/..."}
+
+// testingStd are packages of the standard library for tests only.
+var testingStd = []string{"testing/...", "net/http/httptest", "log/slog/slogtest"}
+
+// impureStd are packages of the standard library that domain may not use: it
+// decides, and never reads a file, a socket or the environment.
+var impureStd = []string{"os/...", "net/...", "database/...", "syscall", "io/ioutil", "plugin", "unsafe"}
