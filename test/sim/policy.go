@@ -1,0 +1,132 @@
+package sim
+
+import (
+	"math/rand/v2"
+	"testing/synctest"
+	"time"
+
+	"github.com/streamhouse/streamhouse/ports"
+)
+
+// policy decides what happens next. Act is called while calls wait and every
+// goroutine is blocked.
+type policy interface {
+	act(s *scheduler)
+}
+
+// healthy carries every call out, in the order of the processes and their
+// calls, so that no call waits long.
+type healthy struct{}
+
+func (healthy) act(s *scheduler) {
+	s.let(s.waiting[0], verdict{did: "ok"})
+}
+
+// rates are the shares of calls, from 0 to 1, that meet each fault.
+type rates struct {
+	fail, lose, hold, repeat, crash, drop, tamper float64
+	// pass is the share of steps in which time passes though calls wait, for
+	// up to maxPass.
+	pass    float64
+	maxPass time.Duration
+}
+
+// random picks among the waiting calls by a seeded generator. Budget bounds how
+// many faults it makes, negative is no bound; after skips that many calls that
+// could fail go well first.
+type random struct {
+	*rand.Rand
+	rates
+	budget int
+	skips  int
+}
+
+func (r *random) act(s *scheduler) {
+	if r.chance(r.pass) {
+		s.pass(time.Duration(1 + r.Int64N(int64(r.maxPass))))
+		return
+	}
+	e := s.waiting[r.IntN(len(s.waiting))]
+	if e.call.Port == application {
+		s.let(e, verdict{did: "ok"})
+		return
+	}
+	if r.budget == 0 || r.skips > 0 {
+		r.skips = max(0, r.skips-1)
+		s.let(e, verdict{did: "ok", hold: e.phase == asking && r.chance(r.hold)})
+		return
+	}
+	r.judge(s, e)
+}
+
+func (r *random) chance(p float64) bool { return p > 0 && r.Float64() < p }
+
+// fault reports whether a fault of share p happens now, and counts it.
+func (r *random) fault(p float64) bool {
+	if r.budget == 0 || !r.chance(p) {
+		return false
+	}
+	r.budget--
+	return true
+}
+
+func (r *random) judge(s *scheduler, e *parked) {
+	switch e.phase {
+	case arriving:
+		if r.chance(0.5) {
+			s.let(e, verdict{did: "dropped", drop: true})
+		} else {
+			s.let(e, verdict{did: "arrives"})
+		}
+	case answering:
+		if r.fault(r.lose) {
+			s.let(e, verdict{did: "lost", lose: e.call.Error(ports.Ambiguous)})
+		} else {
+			s.let(e, verdict{did: "given"})
+		}
+	default:
+		r.ask(s, e)
+	}
+}
+
+func (r *random) ask(s *scheduler, e *parked) {
+	switch {
+	case r.fault(r.fail):
+		s.let(e, r.refusal(e))
+	case r.fault(r.lose):
+		s.let(e, verdict{did: "answer lost", lose: e.call.Error(ports.Ambiguous)})
+	case r.fault(r.repeat):
+		s.let(e, verdict{did: "twice", repeat: true})
+	case e.process.mortal && r.fault(r.crash):
+		r.crashAround(s, e)
+	case e.call.Effect && r.fault(r.drop):
+		s.let(e, verdict{did: "left on its way", fail: e.call.Error(ports.Ambiguous), late: true})
+	case (e.call.Method == "ReadRange" || e.call.Method == "Fetch") && r.fault(r.tamper):
+		t := tampering{kind: tamperKind(1 + r.IntN(tamperKinds)), at: r.Uint64()}
+		s.let(e, verdict{did: "tampered with", tamper: t})
+	case r.chance(r.hold):
+		s.let(e, verdict{did: "answer held", hold: true})
+	default:
+		s.let(e, verdict{did: "ok"})
+	}
+}
+
+// refusal is an error for a call that is not carried out: one that says so, or
+// one that leaves its caller in doubt.
+func (r *random) refusal(e *parked) verdict {
+	kind := ports.Transient
+	if e.call.Effect && r.chance(0.5) {
+		kind = ports.Ambiguous
+	}
+	return verdict{did: "refused, " + kind.String(), fail: e.call.Error(kind)}
+}
+
+// crashAround kills the process of e before or after the call.
+func (r *random) crashAround(s *scheduler, e *parked) {
+	if r.chance(0.5) {
+		s.let(e, verdict{did: "ok, but", hold: true})
+		synctest.Wait()
+		s.collect()
+	}
+	s.kill(e.process, func() bool { return r.chance(0.3) })
+}

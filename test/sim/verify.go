@@ -1,0 +1,126 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/streamhouse/streamhouse/adapters/direct"
+	"github.com/streamhouse/streamhouse/adapters/memory"
+	"github.com/streamhouse/streamhouse/app/consumer"
+	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/domain/segment"
+	"github.com/streamhouse/streamhouse/ports"
+	"github.com/streamhouse/streamhouse/test/sim/history"
+)
+
+// verify reads everything once more, and checks the history and the stores.
+func (w *world) verify() {
+	for _, t := range w.plan.topics {
+		if err := w.readAll(w.topic(t.name)); err != nil {
+			w.violate("final read of %s: %v", t.name, err)
+		}
+	}
+	for _, v := range w.checker.Finish() {
+		w.violations = append(w.violations, v.String())
+	}
+	snapshot := w.metadata.Snapshot()
+	if err := snapshot.Check(); err != nil {
+		w.violate("metadata: %v", err)
+	}
+	w.checkObjects(snapshot)
+}
+
+// readAll reads a topic from its start to its end.
+func (w *world) readAll(t topicState) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	fetcher := direct.NewReader(w.metadata, w.segments, ports.NoTelemetry{}, direct.DefaultReaderConfig())
+	c, err := consumer.New(consumer.Ports{Topics: w.metadata, Fetcher: fetcher}, consumer.DefaultConfig())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	states, err := w.metadata.DescribePartitions(ctx, t.topic.ID)
+	if err != nil {
+		return err
+	}
+	if err := c.Assign(ctx, t.topic.Name, consumer.Start()); err != nil {
+		return err
+	}
+	at := history.Event{Actor: "final", Topic: t.topic.Name, Incarnation: t.incarnation}
+	for _, s := range states {
+		e := at
+		e.Kind, e.Partition, e.Offset = history.Assign, int32(s.Partition), int64(s.LogStart)
+		w.observe(nil, e)
+	}
+	messages := map[domain.PartitionID][]domain.Message{}
+	for m, err := range c.ReadToEnd(ctx) {
+		if err != nil {
+			return err
+		}
+		messages[m.Partition] = append(messages[m.Partition], m)
+		w.read(nil, "final", t.incarnation, m)
+	}
+	for _, s := range states {
+		e := at
+		e.Kind, e.Partition, e.Start, e.High = history.Final, int32(s.Partition), int64(s.LogStart), int64(s.HighWatermark)
+		w.observe(nil, e)
+		w.checkTimes(ctx, fetcher, t, s, messages[s.Partition])
+	}
+	return nil
+}
+
+// checkTimes looks records up by their times.
+func (w *world) checkTimes(ctx context.Context, f *direct.Reader, t topicState, s domain.PartitionState, messages []domain.Message) {
+	key := commit.PartitionKey{Topic: t.topic.ID, Partition: s.Partition}
+	for i := 0; i < len(messages); i += 1 + len(messages)/4 {
+		at, want := messages[i].Timestamp, s.HighWatermark
+		for _, m := range messages {
+			if !m.Timestamp.Before(at) {
+				want = m.Offset
+				break
+			}
+		}
+		if got, err := f.OffsetAt(ctx, key, at); err != nil || got != want {
+			w.violate("%s/%d: the first record at or after %v is at %d; got %d, %v", t.topic.Name, s.Partition, at, want, got, err)
+		}
+	}
+}
+
+// checkObjects verifies every committed segment's object.
+func (w *world) checkObjects(s memory.Snapshot) {
+	referenced := map[domain.SegmentID]bool{}
+	for _, e := range s.Extents {
+		referenced[e.Segment] = true
+	}
+	for _, row := range s.Segments {
+		if row.State != memory.SegmentCommitted && !referenced[row.ID] {
+			continue
+		}
+		if err := w.checkObject(row); err != nil {
+			w.violate("segment %s: %v", row.ID, err)
+		}
+	}
+}
+
+func (w *world) checkObject(row memory.SegmentRow) error {
+	ctx := context.Background()
+	info, err := w.segments.Stat(ctx, row.Key)
+	if err != nil {
+		return err
+	}
+	if info.Size != row.Size || info.CRC32C != row.CRC32C {
+		return fmt.Errorf("object has %d bytes and checksum %08x, metadata say %d and %08x", info.Size, info.CRC32C, row.Size, row.CRC32C)
+	}
+	body, err := w.segments.ReadRange(ctx, row.Key, 0, info.Size)
+	if err != nil {
+		return err
+	}
+	opened, err := segment.Verify(body)
+	if err != nil {
+		return err
+	}
+	return opened.CheckIdentity(w.metadata.ClusterID(), row.ID)
+}
