@@ -108,7 +108,7 @@ func (m *Metadata) newID() domain.UUID {
 func newRandom(seed uint64) *rand.Rand {
 	var key [32]byte
 	if seed == 0 {
-		crand.Read(key[:])
+		_, _ = crand.Read(key[:]) // never fails
 	} else {
 		binary.LittleEndian.PutUint64(key[:], seed)
 	}

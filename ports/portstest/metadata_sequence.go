@@ -13,6 +13,7 @@ var sequenceCases = []metadataCase{
 	{"a producer's batches follow each other", batchesFollow},
 	{"a repeated batch gets its first offset and is not stored again", repeatGetsFirstOffset},
 	{"a repeat inside one segment too", repeatInOneSegment},
+	{"a repeat is known by its sequences, whatever its bytes", repeatWithOtherBytes},
 	{"each of the last five batches is remembered with its offset", windowIsFive},
 	{"an older repeat is known as stored, its offset is not", olderIsForgotten},
 	{"a batch after a gap is refused and may come later", gapIsRefused},
@@ -61,6 +62,17 @@ func repeatInOneSegment(m *metadataUnderTest) {
 	m.outcomes(m.append(b, b, sequenced(s, key, 3, 1), b), accepted(0), duplicate(0), accepted(3), duplicate(0))
 	m.bounds(key, 0, 4)
 	m.extents(key, run{0, 2}, run{3, 3})
+}
+
+func repeatWithOtherBytes(m *metadataUnderTest) {
+	key := m.partition("orders")
+	s := m.session("")
+	b := sequenced(s, key, 0, 3)
+	m.outcomes(m.append(b), accepted(0))
+	b.Length, b.MaxTimestamp = 5*batchLength, 99_999
+	m.outcomes(m.append(b), duplicate(0))
+	m.bytes(key, batchLength)
+	m.extentAt(key, 99_999)
 }
 
 func windowIsFive(m *metadataUnderTest) {

@@ -31,6 +31,7 @@ var topicCases = []metadataCase{
 	{"widening adds empty partitions and keeps the old ones", wideningKeepsRecords},
 	{"widening to the present count changes nothing", wideningToSameCount},
 	{"narrowing is refused", narrowingIsRefused},
+	{"a topic may have as many partitions as the limit allows", mostPartitions},
 	{"calls on an unknown topic id are refused", unknownTopicIDIsRefused},
 }
 
@@ -268,6 +269,21 @@ func narrowingIsRefused(m *metadataUnderTest) {
 	found, err := m.Topic(m.Context(), "orders")
 	m.ok(err)
 	m.sameTopic(found, t)
+}
+
+func mostPartitions(m *metadataUnderTest) {
+	t := m.topic("orders", 1)
+	t, err := m.WidenTopic(m.Context(), t.ID, domain.MaxPartitions)
+	m.ok(err)
+	last := at(t, domain.MaxPartitions-1)
+	m.outcomes(m.append(plain(last, 1), plain(at(t, domain.MaxPartitions), 1)), accepted(0), refused(commit.NoPartition))
+	states, err := m.DescribePartitions(m.Context(), t.ID)
+	m.ok(err)
+	if n := len(states); n != domain.MaxPartitions || states[n-1].HighWatermark != 1 {
+		m.Fatalf("%d partitions are described", n)
+	}
+	m.delete(t.ID)
+	m.unknown(t.ID)
 }
 
 func unknownTopicIDIsRefused(m *metadataUnderTest) {
