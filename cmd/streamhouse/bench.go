@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/streamhouse/streamhouse/app/consumer"
+	"github.com/streamhouse/streamhouse/app/producer"
+	"github.com/streamhouse/streamhouse/app/topics"
+	"github.com/streamhouse/streamhouse/cmd/streamhouse/bench"
+	"github.com/streamhouse/streamhouse/cmd/streamhouse/settings"
+	"github.com/streamhouse/streamhouse/cmd/streamhouse/wiring"
+)
+
+func (a *app) benchCommand() *cobra.Command {
+	return group("bench", "Measure speed and cost, beside what the machine can do", a.benchProduce(), a.benchConsume(), a.benchLatency())
+}
+
+// benchJob is what all three have in common.
+type benchJob struct {
+	app      *app
+	settings settings.Settings
+	load     bench.Load
+	// each is how long one limit is measured.
+	each time.Duration
+	tel  bench.Counter
+	done atomic.Int64
+}
+
+// benchResult can be shown.
+type benchResult interface{ WriteText(w io.Writer) error }
+
+// benchRun makes a command of a benchmark.
+func (a *app) benchRun(cmd *cobra.Command, records int64, f func(ctx context.Context, j *benchJob) (benchResult, error)) *cobra.Command {
+	load := bench.Load{}
+	var each time.Duration
+	cmd.Args = cobra.NoArgs
+	flags := cmd.Flags()
+	flags.Int64Var(&load.Records, "records", records, "how many records")
+	flags.IntVar(&load.RecordSize, "record-size", 100, "bytes of each record's value")
+	flags.Int32Var(&load.Partitions, "partitions", 16, "partitions of the topic")
+	flags.DurationVar(&each, "limit-time", 700*time.Millisecond, "how long each limit of the machine is measured")
+	settings.AddFlags(flags, settings.Stores, settings.Output, settings.Producing, settings.Consuming)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := a.settings(cmd)
+		if err == nil {
+			err = load.Validate()
+		}
+		if err != nil {
+			return &usageError{err}
+		}
+		j := &benchJob{app: a, settings: s, load: load, each: each}
+		result, err := f(cmd.Context(), j)
+		if err != nil {
+			return err
+		}
+		if s.JSON {
+			return bench.WriteJSON(a.stdout, result)
+		}
+		return result.WriteText(a.stdout)
+	}
+	return cmd
+}
+
+func (a *app) benchProduce() *cobra.Command {
+	return a.benchRun(&cobra.Command{
+		Use:   "produce",
+		Short: "Send records that do not repeat, and wait until all are durable",
+		Long: "Measures the machine's limits, then sends JSON-like records to the topic\n" +
+			"bench-PARTITIONS-SIZE, which is made anew. The time goes from the first send to the\n" +
+			"last acknowledgement. MB are 10^6 bytes of values.",
+		Example: "  streamhouse bench produce --records 5000000 --record-size 1024 --output json",
+	}, 1_000_000, func(ctx context.Context, j *benchJob) (benchResult, error) { return j.produce(ctx) })
+}
+
+func (a *app) benchConsume() *cobra.Command {
+	return a.benchRun(&cobra.Command{
+		Use:     "consume",
+		Short:   "Read back what bench produce left",
+		Long:    "Reads all records that bench produce left for the same --data, --record-size and\n--partitions, and checks that none is missing. --records is not used.",
+		Example: "  streamhouse bench consume --record-size 1024",
+	}, 1, func(ctx context.Context, j *benchJob) (benchResult, error) { return j.consume(ctx) })
+}
+
+func (a *app) benchLatency() *cobra.Command {
+	return a.benchRun(&cobra.Command{
+		Use:   "latency",
+		Short: "Send records one by one, each when the one before is durable",
+		Long: "Times lone blocking sends, and in between the two commits that each consists of: an\n" +
+			"object of the same size, and a batch in the metadata store.",
+		Example: "  streamhouse bench latency --records 1000",
+	}, 500, func(ctx context.Context, j *benchJob) (benchResult, error) { return j.latency(ctx) })
+}
+
+func (j *benchJob) config() wiring.Config {
+	cfg := wiringConfig(j.settings)
+	cfg.Telemetry = &j.tel
+	return cfg
+}
+
+// progress shows how many records are done.
+func (j *benchJob) progress(ctx context.Context, verb string) (stop func()) {
+	size := int64(j.load.RecordSize)
+	return j.app.showProgress(ctx, verb, j.load.Records*size, func() (int64, int64) {
+		n := j.done.Load()
+		return n, n * size
+	})
+}
+
+func (j *benchJob) produce(ctx context.Context) (_ benchResult, err error) {
+	var limits bench.Limits
+	err = j.withScratch(ctx, func(s bench.Scratch) error {
+		limits, err = bench.MeasureLimits(ctx, s, j.load.RecordSize, j.each)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var p *producer.Producer
+	var t *topics.Topics
+	system, err := j.app.open(ctx, j.config(), &p, &t)
+	if err != nil {
+		return nil, err
+	}
+	defer closing(ctx, system, &err)
+	defer j.progress(ctx, "sent")()
+	r, err := bench.Produce(ctx, p, t, &j.tel, j.load, &j.done)
+	return r.WithLimits(limits), err
+}
+
+func (j *benchJob) consume(ctx context.Context) (_ benchResult, err error) {
+	var c *consumer.Consumer
+	var t *topics.Topics
+	system, err := j.app.open(ctx, j.config(), &c, &t)
+	if err != nil {
+		return nil, err
+	}
+	defer closing(ctx, system, &err)
+	defer j.progress(ctx, "read")()
+	return bench.Consume(ctx, c, t, &j.tel, j.load, &j.done)
+}
+
+func (j *benchJob) latency(ctx context.Context) (_ benchResult, err error) {
+	var r bench.LatencyResult
+	err = j.withScratch(ctx, func(s bench.Scratch) (err error) {
+		var p *producer.Producer
+		var t *topics.Topics
+		system, err := j.app.open(ctx, j.config(), &p, &t)
+		if err != nil {
+			return err
+		}
+		defer closing(ctx, system, &err)
+		defer j.progress(ctx, "sent")()
+		r, err = bench.Latency(ctx, p, t, s, j.load, &j.done)
+		return err
+	})
+	return r, err
+}
+
+// withScratch opens stores to be thrown away, on the disk of the real ones, and
+// removes them after f.
+func (j *benchJob) withScratch(ctx context.Context, f func(bench.Scratch) error) (err error) {
+	near := j.settings.Data
+	if dir, ok := strings.CutPrefix(j.settings.Segments, "file:"); ok {
+		near = dir
+	}
+	if err := os.MkdirAll(near, 0o755); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(near, "bench-limits-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	cfg := wiring.DefaultConfig()
+	cfg.Data = filepath.Join(dir, "stores")
+	s := bench.Scratch{Dir: dir}
+	system, err := j.app.open(ctx, cfg, &s.Metadata, &s.Segments)
+	if err != nil {
+		return err
+	}
+	defer closing(ctx, system, &err)
+	return f(s)
+}

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"strconv"
+
+	"github.com/streamhouse/streamhouse/cmd/streamhouse/recordio"
+)
+
+// grouped writes n with a comma every three digits.
+func grouped(n int64) string {
+	digits := strconv.FormatInt(n, 10)
+	sign := ""
+	if digits[0] == '-' {
+		sign, digits = "-", digits[1:]
+	}
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return sign + digits
+}
+
+// visible escapes what a message quotes from outside.
+func visible(s string) string { return string(recordio.AppendVisible(nil, []byte(s))) }
+
+// plural returns the noun for n things.
+func plural(n int64, noun string) string {
+	if n == 1 {
+		return noun
+	}
+	return noun + "s"
+}

@@ -1,0 +1,102 @@
+package wiring
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"path/filepath"
+
+	"go.uber.org/fx"
+
+	"github.com/streamhouse/streamhouse/adapters/codec"
+	"github.com/streamhouse/streamhouse/adapters/direct"
+	"github.com/streamhouse/streamhouse/adapters/local"
+	"github.com/streamhouse/streamhouse/app/consumer"
+	"github.com/streamhouse/streamhouse/app/producer"
+	"github.com/streamhouse/streamhouse/app/topics"
+	"github.com/streamhouse/streamhouse/domain/batch"
+	"github.com/streamhouse/streamhouse/ports"
+)
+
+// stores are the two that everything stands on.
+type stores struct {
+	fx.Out
+	Metadata ports.MetadataStore
+	Segments ports.SegmentStore
+}
+
+// openStores opens the folder, or each store by its URL, the one without a URL
+// at its place in the folder.
+func (b *builder) openStores() (stores, error) {
+	if b.cfg.Metadata == "" && b.cfg.Segments == "" {
+		cluster, err := local.Open(b.ctx, b.cfg.Data)
+		if err != nil {
+			return stores{}, failed(opening("data folder", b.cfg.Data), err)
+		}
+		b.started("data folder "+b.cfg.Data, func(context.Context) error { return cluster.Close() })
+		return stores{Metadata: cluster.Metadata(), Segments: cluster.Segments()}, nil
+	}
+	metadataURL, segmentsURL := b.storeURLs()
+	metadata, err := local.OpenMetadata(b.ctx, metadataURL)
+	if err != nil {
+		return stores{}, failed(opening("metadata store", metadataURL), err)
+	}
+	b.started("metadata store "+metadataURL, func(context.Context) error { return metadata.Close() })
+	segments, err := local.OpenSegments(b.ctx, segmentsURL)
+	if err != nil {
+		return stores{}, failed(opening("segment store", segmentsURL), err)
+	}
+	if closer, ok := segments.(io.Closer); ok {
+		b.started("segment store "+segmentsURL, func(context.Context) error { return closer.Close() })
+	}
+	return stores{Metadata: metadata, Segments: segments}, nil
+}
+
+func newTopics(m ports.MetadataStore) *topics.Topics { return topics.New(m) }
+
+func (b *builder) newTransport(m ports.MetadataStore, s ports.SegmentStore) (ports.Transport, error) {
+	w, err := direct.NewWriter(m, s, b.cfg.Telemetry, b.cfg.Writer)
+	if err != nil {
+		return nil, failed("start direct writer", err)
+	}
+	b.started("direct writer", w.Close)
+	return w, nil
+}
+
+func (b *builder) newProducer(m ports.MetadataStore, t ports.Transport) (*producer.Producer, error) {
+	cfg := b.cfg.Producer
+	if b.cfg.Compress {
+		cfg.Codec = codec.NewLZ4()
+	}
+	p, err := producer.New(b.ctx, producer.Ports{Topics: m, Producers: m, Transport: t, Telemetry: b.cfg.Telemetry}, cfg)
+	if err != nil {
+		return nil, failed("start producer", err)
+	}
+	b.started("producer", p.Close)
+	return p, nil
+}
+
+// knownCodecs are those that a batch may be compressed with.
+func knownCodecs() []batch.Codec { return []batch.Codec{codec.NewLZ4()} }
+
+func (b *builder) newFetcher(m ports.MetadataStore, s ports.SegmentStore) ports.Fetcher {
+	return direct.NewReader(m, s, b.cfg.Telemetry, direct.DefaultReaderConfig(knownCodecs()...))
+}
+
+func (b *builder) newConsumer(m ports.MetadataStore, f ports.Fetcher) (*consumer.Consumer, error) {
+	cfg := b.cfg.Consumer
+	cfg.Codecs = knownCodecs()
+	c, err := consumer.New(consumer.Ports{Topics: m, Fetcher: f, Telemetry: b.cfg.Telemetry}, cfg)
+	if err != nil {
+		return nil, failed("start consumer", err)
+	}
+	b.started("consumer", func(context.Context) error { return c.Close() })
+	return c, nil
+}
+
+// storeURLs returns the URLs of both stores; one that was not given is where it
+// is in a data folder.
+func (b *builder) storeURLs() (metadata, segments string) {
+	return cmp.Or(b.cfg.Metadata, "sqlite:"+filepath.Join(b.cfg.Data, "metadata.db")),
+		cmp.Or(b.cfg.Segments, "file:"+b.cfg.Data)
+}

@@ -1,0 +1,143 @@
+// Package wiring puts the parts of StreamHouse together for the binary: which
+// stores, which transport, and in which order they start and stop. It is the only package
+// that imports fx.
+//
+// fx makes only what a command asks for: `topic list` opens the stores and makes no
+// producer. What was made is closed in the reverse order, also when a later part fails.
+package wiring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.uber.org/fx"
+	"go.uber.org/fx/fxevent"
+
+	"github.com/streamhouse/streamhouse/adapters/direct"
+	"github.com/streamhouse/streamhouse/app/consumer"
+	"github.com/streamhouse/streamhouse/app/producer"
+	"github.com/streamhouse/streamhouse/ports"
+)
+
+// Config says what to open and how.
+type Config struct {
+	// Data is the folder of the stores that have no URL.
+	Data string
+	// Metadata and Segments are store URLs; empty means in Data.
+	Metadata string
+	Segments string
+
+	// Producer and Consumer are used as they are but for their codecs, which
+	// Compress (LZ4) decides, and which consumers always know.
+	Producer producer.Config
+	Compress bool
+	Consumer consumer.Config
+	Writer   direct.Config
+
+	// Telemetry is told what happens inside; required.
+	Telemetry ports.Telemetry
+}
+
+// DefaultConfig is every part's defaults, the folder ./data, LZ4 and no
+// telemetry.
+func DefaultConfig() Config {
+	return Config{
+		Data:      "./data",
+		Producer:  producer.DefaultConfig(),
+		Compress:  true,
+		Consumer:  consumer.DefaultConfig(),
+		Writer:    direct.DefaultConfig(),
+		Telemetry: ports.NoTelemetry{},
+	}
+}
+
+// PartError says which part could not be started or stopped, and why.
+type PartError struct {
+	// Part is "open metadata store sqlite:x.db", "start producer".
+	Part string
+	Err  error
+}
+
+func (e *PartError) Error() string { return e.Part + ": " + e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *PartError) Unwrap() error { return e.Err }
+
+// System is what Open made. Close it.
+type System struct{ app *fx.App }
+
+// Open makes what the targets point to, and what that needs. A target is a
+// pointer to a *producer.Producer, *consumer.Consumer, *topics.Topics, ports.MetadataStore or
+// ports.SegmentStore.
+//
+// After an error nothing is left open; it is a *PartError.
+func Open(ctx context.Context, cfg Config, targets ...any) (*System, error) {
+	b := &builder{ctx: ctx, cfg: cfg}
+	app := fx.New(
+		fx.WithLogger(func() fxevent.Logger { return fxevent.NopLogger }),
+		fx.Provide(b.openStores),
+		fx.Module("topics", fx.Provide(newTopics)),
+		fx.Module("producer", fx.Provide(b.newTransport, b.newProducer)),
+		fx.Module("consumer", fx.Provide(b.newFetcher, b.newConsumer)),
+		fx.Invoke(func(lc fx.Lifecycle) { lc.Append(fx.StopHook(b.stop)) }),
+		fx.Populate(targets...),
+	)
+	err := app.Err()
+	if err == nil {
+		err = app.Start(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(plain(err), b.stop(context.WithoutCancel(ctx)))
+	}
+	return &System{app: app}, nil
+}
+
+// plain takes off what fx says about its own graph.
+func plain(err error) error {
+	var part *PartError
+	if errors.As(err, &part) {
+		return part
+	}
+	return &PartError{Part: "start", Err: err}
+}
+
+// Close stops everything in order: what was accepted by a producer is stored or
+// has failed before the stores close. Ctx bounds the wait.
+func (s *System) Close(ctx context.Context) error { return s.app.Stop(ctx) }
+
+// builder holds the constructors, and what is to be stopped.
+type builder struct {
+	// ctx bounds the start; the constructors that fx calls take no context.
+	ctx   context.Context
+	cfg   Config
+	stops []part
+}
+
+// part is one thing to stop.
+type part struct {
+	name string
+	stop func(context.Context) error
+}
+
+func (b *builder) started(name string, stop func(context.Context) error) {
+	b.stops = append(b.stops, part{name, stop})
+}
+
+// stop stops every part, the newest first, also after one has failed.
+func (b *builder) stop(ctx context.Context) error {
+	var errs []error
+	for i := len(b.stops) - 1; i >= 0; i-- {
+		if err := b.stops[i].stop(ctx); err != nil {
+			errs = append(errs, &PartError{Part: "close " + b.stops[i].name, Err: err})
+		}
+	}
+	b.stops = nil
+	return errors.Join(errs...)
+}
+
+func failed(doing string, err error) error {
+	return &PartError{Part: doing, Err: err}
+}
+
+func opening(what, where string) string { return fmt.Sprintf("open %s %s", what, where) }
