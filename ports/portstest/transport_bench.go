@@ -98,12 +98,10 @@ func (x *transportBench) loneStores(b *testing.B) {
 	var times []time.Duration
 	for b.Loop() {
 		if len(refs) == 0 {
-			b.StopTimer()
 			var err error
 			if refs, err = x.meta.Reserve(b.Context(), 1024); err != nil {
 				b.Fatal(err)
 			}
-			b.StartTimer()
 		}
 		start := time.Now()
 		if err := x.putAndCommit(b, refs[0], batches[0]); err != nil {
