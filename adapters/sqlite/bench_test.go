@@ -68,3 +68,24 @@ func processorTime() int64 {
 	}
 	return u.Utime.Nano()/1000 + u.Stime.Nano()/1000
 }
+
+func BenchmarkOpen(b *testing.B) {
+	b.Run("new", func(b *testing.B) {
+		dir := b.TempDir()
+		for i := 0; b.Loop(); i++ {
+			s := must[*Store](b)(Open(b.Context(), filepath.Join(dir, fmt.Sprint(i)), Options{}))
+			if err := s.Close(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("existing", func(b *testing.B) {
+		path := filepath.Join(b.TempDir(), "metadata.db")
+		for b.Loop() {
+			s := must[*Store](b)(Open(b.Context(), path, Options{}))
+			if err := s.Close(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

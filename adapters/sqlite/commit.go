@@ -14,9 +14,11 @@ import (
 
 // Planted bugs, see package mutant.
 const (
-	mutantReplayDecides mutant.ID = "sqlite-replay-decides-again"
-	mutantStateNotKept  mutant.ID = "sqlite-sequences-not-written"
-	mutantWakeForgotten mutant.ID = "sqlite-commit-wakes-nobody"
+	mutantReplayDecides    mutant.ID = "sqlite-replay-decides-again"
+	mutantStateNotKept     mutant.ID = "sqlite-sequences-not-written"
+	mutantWakeForgotten    mutant.ID = "sqlite-commit-wakes-nobody"
+	mutantExpiryLate       mutant.ID = "sqlite-session-never-expires"
+	mutantTrimKeepsSegment mutant.ID = "sqlite-trim-keeps-segments-live"
 )
 
 var errNotPending = errors.New("not reserved here, or given up as garbage")

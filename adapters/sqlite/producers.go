@@ -62,6 +62,10 @@ func (c *conn) register(name string, now int64) (ports.ProducerSession, error) {
 		return c.newProducer(name, now)
 	}
 	p.Epoch++
+	// The sequences of older sessions decide nothing any more.
+	if err := c.exec(&deleteStreams, int64(p.ID)); err != nil {
+		return p, err
+	}
 	return p, c.exec(&raiseEpoch, now, int64(p.ID))
 }
 

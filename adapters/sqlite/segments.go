@@ -10,6 +10,7 @@ import (
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/domain/segment"
 	"github.com/streamhouse/streamhouse/ports"
 )
@@ -79,8 +80,10 @@ func (c *conn) dropExtents(first, last int64, to domain.Offset) (bytes int64, er
 	if err != nil {
 		return 0, err
 	}
-	if err := c.exec(&releaseSegments, args...); err != nil {
-		return 0, err
+	if !mutant.On(mutantTrimKeepsSegment) {
+		if err := c.exec(&releaseSegments, args...); err != nil {
+			return 0, err
+		}
 	}
 	return bytes, c.exec(&deleteExtents, args...)
 }

@@ -168,7 +168,7 @@ func (v *view) loadProducers(c *conn, streams []commit.StreamKey, now int64) err
 // be late, so if it says yes the streams are asked.
 func (c *conn) expired(id domain.ProducerID, activeAt, now int64) (bool, error) {
 	limit := now - ports.ProducerExpiry.Milliseconds()
-	if activeAt > limit {
+	if activeAt > limit || mutant.On(mutantExpiryLate) {
 		return false, nil
 	}
 	gone := true
