@@ -51,7 +51,8 @@ type partition struct {
 	id       domain.PartitionID
 	queue    []*outgoing
 	inflight []*outgoing
-	lastSize int // of the batch before, to size the next buffer
+	lastSize int    // of the batch before, to size the next buffer
+	stage    []byte // see stages; lent to the open batch
 
 	session  *session
 	sequence domain.Sequence // of the next batch
@@ -100,6 +101,7 @@ func (part *partition) room(r *domain.Record, bound int) (*outgoing, int64, erro
 			part.grow(o, bound)
 			return o, ts, nil
 		}
+		o.builder.Unstage()
 		part.queue = append(part.queue, o)
 		part.open = nil
 	}
@@ -130,6 +132,10 @@ func (part *partition) newBatch(bound int) (*outgoing, error) {
 		done: make(chan struct{}), callbacks: part.p.slots.take(),
 	}
 	o.builder.Reset(part.p.buffers.take(max(part.expected(), batch.HeaderSize+bound)))
+	if part.stage == nil {
+		part.stage = part.p.stages.take()
+	}
+	o.builder.Stage(part.stage)
 	return o, nil
 }
 
@@ -219,6 +225,9 @@ func (part *partition) next() *outgoing {
 		return o
 	}
 	o := part.open
+	if o != nil {
+		o.builder.Unstage()
+	}
 	part.open = nil
 	return o
 }

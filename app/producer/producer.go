@@ -52,6 +52,7 @@ type Producer struct {
 	retained    atomic.Int64 // of the budget: settled records whose callbacks have not run
 	buffers     buffers
 	slots       slots
+	stages      stages
 	pendings    pendings
 	generations *generations
 	dispatcher  dispatcher
