@@ -28,6 +28,7 @@ type unspent struct {
 // flight; the head of the queue is the first that is not stored. The caller holds mu.
 func (part *partition) resolve() {
 	part.blocked = true
+	part.remember()
 	for len(part.queue) > 0 {
 		head := part.queue[0]
 		err := head.lastErr
@@ -60,6 +61,17 @@ func (part *partition) resolve() {
 		}
 	}
 	part.unblock()
+}
+
+// remember notes which batches came back stored behind one that failed: if they
+// are given up later, after attempts that ended otherwise, their fate is not "not stored".
+func (part *partition) remember() {
+	for _, o := range part.queue {
+		if !o.sequenced {
+			return
+		}
+		o.ambiguous = o.ambiguous || o.ok()
+	}
 }
 
 // unblock lets the partition send again.
