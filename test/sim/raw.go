@@ -136,7 +136,7 @@ func (r *raw) skip(n int32) bool {
 	switch o.Status {
 	case commit.Accepted:
 		r.next = r.next.Add(n)
-	case commit.NoPartition:
+	case commit.NoPartition, commit.Fenced:
 		r.over = true
 	default:
 		r.world.violate("%s abandoned sequences never sent, and was answered %v", r.sessionID, o)
@@ -246,6 +246,12 @@ func (r *raw) report(b *rawBatch, kind history.Kind) {
 	}
 }
 
+// fenced reports whether err may be due to a registration of the client's own
+// that arrived late, after it had made another.
+func (r *raw) fenced(err error) bool {
+	return errors.Is(err, domain.ErrFenced) && r.plan.producer != "" && !r.world.quiet()
+}
+
 // unclear reports whether the answer says nothing about b: a store or the
 // network failed.
 func unclear(err error) bool {
@@ -277,7 +283,7 @@ func (r *raw) failed(b *rawBatch, err error) {
 		if !b.doubt {
 			r.report(b, history.Fail)
 		}
-	case unclear(err) && !r.world.quiet():
+	case unclear(err) && !r.world.quiet(), r.fenced(err):
 	default:
 		r.world.violate("%s: a batch in order was answered %v", r.sessionID, err)
 	}
@@ -311,7 +317,7 @@ func (r *raw) repeat() {
 	err := r.try(b)[0]
 	switch {
 	case unclear(err) && !r.world.quiet():
-	case errors.Is(err, domain.ErrTopicNotFound):
+	case errors.Is(err, domain.ErrTopicNotFound), r.fenced(err):
 		r.over = true
 	case back <= sequence.Window && (err != nil || b.base != first):
 		r.world.violate("%s: batch %d back, stored at %d, was answered %d, %v", r.sessionID, back, first, b.base, err)
@@ -326,7 +332,7 @@ func (r *raw) refuse(b *rawBatch, err, want error) {
 	switch {
 	case unclear(err) && !r.world.quiet():
 		return
-	case errors.Is(err, domain.ErrTopicNotFound):
+	case errors.Is(err, domain.ErrTopicNotFound), r.fenced(err) && want != domain.ErrFenced:
 		r.over = true
 	case !errors.Is(err, want):
 		r.world.violate("%s: a batch that must be refused with %q was answered %d, %v", r.sessionID, want, b.base, err)
@@ -395,7 +401,7 @@ func (r *raw) abandonStored() {
 		})
 		return err
 	})
-	if !ok || o.Status == commit.NoPartition {
+	if !ok || o.Status == commit.NoPartition || o.Status == commit.Fenced {
 		r.over = true
 		return
 	}

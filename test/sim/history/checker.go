@@ -70,6 +70,15 @@ type topic struct {
 	incarnation int
 	deleting    bool
 	deletedAt   int // line of the newest Deleted
+	deletedIn   int // the incarnation that it ended, 0 before the first
+}
+
+// over returns the newest incarnation whose deletion has begun.
+func (t *topic) over() int {
+	if t.deleting || t.deletedIn == t.incarnation {
+		return t.incarnation
+	}
+	return t.incarnation - 1
 }
 
 // gone reports whether a deletion may have taken a record sent at line with it.
@@ -94,6 +103,7 @@ type record struct {
 	partition   int32
 	outcome     Kind // Send while open
 	acked       place
+	failedAfter int        // Fail: this incarnation and those before were being deleted or gone by then
 	seen        []sighting // the first in each incarnation
 }
 
@@ -196,7 +206,7 @@ func (c *Checker) add(e Event) error {
 		c.topic(e.Topic).deleting = true
 	case Deleted:
 		t := c.topic(e.Topic)
-		t.deleting, t.deletedAt = false, c.line
+		t.deleting, t.deletedAt, t.deletedIn = false, c.line, t.incarnation
 	case Open:
 		return c.open(e)
 	case Send:
@@ -289,7 +299,7 @@ func (c *Checker) settle(e Event) error {
 	}
 	if e.Kind != Ack {
 		if r.outcome != Ack && (r.outcome != Stored || e.Kind != Unknown) {
-			r.outcome = e.Kind
+			r.outcome, r.failedAfter = e.Kind, c.topic(r.topic).over()
 		}
 		return nil
 	}

@@ -37,6 +37,9 @@ func (c *Checker) outcome(r *record) {
 	switch r.outcome {
 	case Fail:
 		for _, s := range r.seen {
+			if s.incarnation <= r.failedAfter {
+				continue // It was there, and went with its topic before its sender was told.
+			}
 			c.report(DefiniteVisible, "%s is at %v of %s, though its sender was told that it never would be", r.id, s.place, r.topic)
 		}
 	case Ack:

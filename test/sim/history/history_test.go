@@ -103,13 +103,16 @@ func TestCheck_FindsNothingInCleanHistories(t *testing.T) {
 		Event{Kind: Send, Session: "a", ID: "a5", Topic: "t", Partition: 0},
 		Event{Kind: Ack, ID: "a5", Partition: 0, Offset: 0},
 	)
+	failedLate := append(append(with(), Event{Kind: Send, Session: "a", ID: "a4", Topic: "t"}), final(1, 0, "a1", "n1", "n2", "a3", "a4")...)
+	failedLate = append(failedLate, Event{Kind: Delete, Topic: "t"}, Event{Kind: Deleted, Topic: "t"}, Event{Kind: Fail, ID: "a4"})
 	trimmed := final(1, 1, "", "late")
 	trimmed[0].Offset, trimmed[2].Start = 1, 1
 	for name, h := range map[string][]Event{
-		"empty":                nil,
-		"two sessions":         with(),
-		"deleted and re-made":  append(recreated, final(2, 0, "a5")...),
-		"an open send is seen": append(with(Event{Kind: Send, Session: "a", ID: "a4", Topic: "t", Partition: 0}), final(1, 0, "a1", "n1", "n2", "a3", "a4")...),
+		"empty":                    nil,
+		"two sessions":             with(),
+		"deleted and re-made":      append(recreated, final(2, 0, "a5")...),
+		"deleted before it failed": failedLate,
+		"an open send is seen":     append(with(Event{Kind: Send, Session: "a", ID: "a4", Topic: "t", Partition: 0}), final(1, 0, "a1", "n1", "n2", "a3", "a4")...),
 		"retention removed the first record": append(append(clean(),
 			Event{Kind: Send, Session: "a", ID: "late", Topic: "t", Partition: 1},
 			Event{Kind: Ack, ID: "late", Partition: 1, Offset: 1}), trimmed...),
