@@ -72,6 +72,12 @@ func busy(err error) bool {
 	return primary == lib.SQLITE_BUSY || primary == lib.SQLITE_LOCKED
 }
 
+// corrupt reports that SQLite found pages that do not fit together.
+func corrupt(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code()&0xff == lib.SQLITE_CORRUPT
+}
+
 // fromDriver reports whether err came out of SQLite or its driver, and not from
 // a decision of ours.
 func fromDriver(err error) bool {

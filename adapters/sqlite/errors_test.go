@@ -171,3 +171,45 @@ func TestWrite_WhoseContextEndsDuringCommitIsAmbiguousAndGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestCommit_OnAFullDiskStoresNothingAndGoesOnWhenThereIsRoom(t *testing.T) {
+	s := newTest(t)
+	topic := createTopic(t, s, "orders", 16)
+	limit := func(pragma string) {
+		t.Helper()
+		err := s.write(t.Context(), "limit", func(c *conn) error {
+			_, err := c.value(pragma)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit("PRAGMA max_page_count = 60")
+	stored, refused := 0, 0
+	for range 400 {
+		seg := commit.Segment{}
+		if refs, err := s.Reserve(t.Context(), 1); err == nil {
+			seg = fill(refs[0].ID, topic, ports.ProducerSession{ID: -1}, 0, 16)
+		} else if ports.KindOf(err) != ports.Transient {
+			t.Fatal(err)
+		}
+		switch _, err := s.Commit(t.Context(), []commit.Segment{seg}); {
+		case err == nil && len(seg.Batches) > 0:
+			stored++
+		case err != nil && ports.KindOf(err) != ports.Transient:
+			t.Fatalf("%v is %v", err, ports.KindOf(err))
+		default:
+			refused++
+		}
+	}
+	if stored == 0 || refused == 0 {
+		t.Fatalf("%d stored, %d refused", stored, refused)
+	}
+	if high := int(s.highWatermark(t)); high != 10*stored {
+		t.Errorf("%d commits were acknowledged, the high watermark is %d", stored, high)
+	}
+	limit("PRAGMA max_page_count = 100000")
+	must[domain.Offset](t)(commitOnce(t.Context(), s, topic, ports.ProducerSession{ID: -1}, 0))
+	checkInvariants(t, s.path)
+}

@@ -160,6 +160,9 @@ func (s *Store) check(ctx context.Context, c *conn) error {
 	if err := supported(fmt.Sprint(library)); err != nil {
 		return err
 	}
+	if err := c.ours(); err != nil {
+		return err
+	}
 	if err := healthy(c); err != nil {
 		return err
 	}

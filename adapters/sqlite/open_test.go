@@ -230,6 +230,35 @@ func TestOpen_TakesOverWhatACrashedCreationLeft(t *testing.T) {
 	}
 }
 
+func TestOpen_GoesOnFromACheckpointThatWasCutOff(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "metadata.db")
+	s := openTest(t, path)
+	before := readFile(t, path)
+	topic := createTopic(t, s, "orders", 64)
+	for range 20 {
+		must[[]ports.CommitResult](t)(s.Commit(t.Context(), []commit.Segment{segmentOf(t, s, topic, ports.ProducerSession{ID: -1}, 0, 64)}))
+	}
+	log := readFile(t, path+"-wal")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	after := readFile(t, path)
+	if len(after) <= len(before) {
+		t.Fatal("the checkpoint did not make the file longer")
+	}
+	for _, pages := range []int{1, 2, len(before) / 4096} {
+		cut := filepath.Join(t.TempDir(), "metadata.db")
+		// The first pages are those of the checkpoint, the others were not reached.
+		writeFile(t, cut, append(bytes.Clone(after[:4096*pages]), before[4096*pages:]...))
+		writeFile(t, cut+"-wal", log)
+		s := openTest(t, cut)
+		if high := s.highWatermark(t); high != 200 {
+			t.Errorf("with %d pages: high watermark %d", pages, high)
+		}
+		checkInvariants(t, cut)
+	}
+}
+
 func TestOpen_AcceptsAwkwardPaths(t *testing.T) {
 	for _, name := range []string{"a b", "a?mode=ro", "a%20b", "a#b", "ä:b;c&d=e"} {
 		path := filepath.Join(t.TempDir(), name)

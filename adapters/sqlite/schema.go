@@ -30,25 +30,35 @@ const (
 
 // ours refuses a file whose header or schema is not for us. It opens the file
 // as immutable, so that not even a journal appears beside it.
+//
+// It does not see the write-ahead log. Without it a file whose last checkpoint was
+// cut off looks damaged, and one that is being checkpointed torn: what is not clear is left
+// to check, which sees all.
 func ours(path string) error {
 	c, err := dial(path, url.Values{"mode": {"ro"}, "immutable": {"1"}})
 	if err != nil {
 		return explainOpen(err)
 	}
 	defer c.close()
-	id, err := c.value("PRAGMA application_id")
-	if err != nil {
+	switch err := c.ours(); {
+	case corrupt(err):
+		return nil
+	case err != nil:
 		return explainOpen(err)
 	}
-	if id != int64(applicationID) {
-		return fmt.Errorf("it is another application's database (application_id %v)", id)
-	}
-	// What is in the write-ahead log is not seen here, and a page may be torn by
-	// a checkpoint: check looks again.
 	if version, err := schemaVersionOf(c); err == nil && version > schemaVersion {
 		return newerSchema(version)
 	}
 	return nil
+}
+
+// ours refuses a database that is not marked as ours.
+func (c *conn) ours() error {
+	id, err := c.value("PRAGMA application_id")
+	if err == nil && id != int64(applicationID) {
+		err = fmt.Errorf("it is another application's database (application_id %v)", id)
+	}
+	return err
 }
 
 func newerSchema(version int64) error {
