@@ -44,10 +44,11 @@ func (a *app) benchRun(cmd *cobra.Command, records int64, f func(ctx context.Con
 	var each time.Duration
 	cmd.Args = cobra.NoArgs
 	flags := cmd.Flags()
-	flags.Int64Var(&load.Records, "records", records, "how many records")
-	flags.IntVar(&load.RecordSize, "record-size", 100, "bytes of each record's value")
-	flags.Int32Var(&load.Partitions, "partitions", 16, "partitions of the topic")
-	flags.DurationVar(&each, "limit-time", 700*time.Millisecond, "how long each limit of the machine is measured")
+	flags.SortFlags = false
+	flags.Int64Var(&load.Records, "records", records, "send `N` records")
+	flags.IntVar(&load.RecordSize, "record-size", 100, "each value has `BYTES` bytes")
+	flags.Int32Var(&load.Partitions, "partitions", 16, "the topic has `N` partitions")
+	flags.DurationVar(&each, "limit-time", 700*time.Millisecond, "measure each limit of the machine for `TIME`")
 	settings.AddFlags(flags, settings.Stores, settings.Output, settings.Producing, settings.Consuming)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := a.settings(cmd)

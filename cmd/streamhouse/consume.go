@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 // consumeFlags are the flags of consume that are not settings.
 type consumeFlags struct {
 	from       string
-	partitions []int32
+	partitions []int
 	max        int64
 	follow     bool
 	separator  string
@@ -52,11 +53,12 @@ func (a *app) consumeCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.from, "from", "start", "start, end, an offset, or a time such as 2026-01-02T15:04:05Z")
-	flags.Int32SliceVar(&f.partitions, "partition", nil, "read only this partition; may be repeated")
-	flags.Int64Var(&f.max, "max", 0, "end after so many records")
+	flags.SortFlags = false
+	flags.StringVar(&f.from, "from", "start", "begin at `POSITION`: start, end, an offset, or a time such as 2026-01-02T15:04:05Z")
+	flags.IntSliceVar(&f.partitions, "partition", nil, "read only partition `P`; may be repeated")
+	flags.Int64Var(&f.max, "max", 0, "end after `N` records")
 	flags.BoolVar(&f.follow, "follow", false, "go on with records that come later, until interrupted")
-	flags.StringVar(&f.separator, "key-separator", "", `print the key, if there is one, and this before each value`)
+	flags.StringVar(&f.separator, "key-separator", "", "print the key, if there is one, and `SEP` before each value")
 	settings.AddFlags(flags, settings.Stores, settings.Output, settings.Consuming)
 	return cmd
 }
@@ -101,8 +103,8 @@ func (j *consumeJob) configure(cmd *cobra.Command, f consumeFlags) (err error) {
 		return err
 	}
 	for _, id := range f.partitions {
-		if id < 0 {
-			return usagef("--partition is %d: want 0 or more", id)
+		if id < 0 || id > math.MaxInt32 {
+			return usagef("--partition is %d: want 0 or more, as many as there are", id)
 		}
 		j.partitions = append(j.partitions, domain.PartitionID(id))
 	}

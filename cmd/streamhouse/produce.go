@@ -59,11 +59,13 @@ func (a *app) produceCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
+	flags.SortFlags = false
 	flags.BoolVar(&f.create, "create", false, "create the topic if it does not exist")
-	flags.Int32Var(&f.partitions, "partitions", 1, "partitions of a topic that --create makes")
-	flags.StringVar(&f.separator, "key-separator", "", `what ends the key in a line; \t \r \0 \\ \xHH \uHHHH are understood`)
-	flags.StringVar(&f.format, "format", "lines", "lines or json")
-	flags.Int32Var(&f.partition, "partition", -1, "send to this partition what names none itself (default: by key, else in turn)")
+	flags.Int32Var(&f.partitions, "partitions", 1, "give a topic that --create makes `N` partitions")
+	flags.StringVar(&f.separator, "key-separator", "", "`SEP` ends the key in a line; \\t \\r \\0 \\\\ \\xHH \\uHHHH are understood")
+	flags.StringVar(&f.format, "format", "lines", "read `FORMAT`: lines or json")
+	flags.Int32Var(&f.partition, "partition", -1, "send to partition `P` what names none itself (default: by key, else in turn)")
+	flags.Lookup("partition").DefValue = "0" // that is, not shown
 	flags.BoolVar(&f.acks, "acks", false, `print {"n":LINE,"partition":P,"offset":O} for each record as it is acknowledged`)
 	settings.AddFlags(flags, settings.Stores, settings.Output, settings.Producing)
 	return cmd

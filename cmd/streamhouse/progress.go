@@ -23,6 +23,9 @@ type meter func() (records, bytes int64)
 // terminal, as a line every ten seconds elsewhere. Total is the number of bytes to
 // come, below 0 if it is not known.
 func (a *app) showProgress(ctx context.Context, verb string, total int64, m meter) (stop func()) {
+	if isTerminal(a.stdin) && total < 0 {
+		return func() {} // somebody types, and would be disturbed
+	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
 	show := showLines
@@ -46,6 +49,7 @@ func showBar(ctx context.Context, w io.Writer, verb string, total int64, m meter
 		progressbar.OptionSetDescription(verb),
 		progressbar.OptionSetWidth(20),
 		progressbar.OptionThrottle(barInterval/2),
+		progressbar.OptionSetSpinnerChangeInterval(0), // it would start a goroutine that it never ends
 		progressbar.OptionClearOnFinish(),
 		progressbar.OptionSetPredictTime(total >= 0),
 	)

@@ -143,7 +143,7 @@ func (a *app) segmentDump() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&output, "output", "text", "text or json")
+	cmd.Flags().StringVar(&output, "output", "text", "print `FORMAT`: text or json")
 	cmd.Flags().BoolVar(&records, "records", false, "show the records too")
 	return cmd
 }

@@ -166,7 +166,11 @@ const spansShown = 10
 
 // appendText writes the summary for people. Nothing may be on its way.
 func (t *tally) appendText(buf []byte, topic string, elapsed time.Duration) []byte {
-	buf = fmt.Appendf(buf, "sent %s %s to %s in %.2fs (%s/s)\n", grouped(t.sent), plural(t.sent, "record"), topic, elapsed.Seconds(), grouped(rate(t.sent, elapsed)))
+	buf = fmt.Appendf(buf, "sent %s %s to %s in %.2fs", grouped(t.sent), plural(t.sent, "record"), topic, elapsed.Seconds())
+	if perSecond := rate(t.sent, elapsed); perSecond > 0 {
+		buf = fmt.Appendf(buf, " (%s/s)", grouped(perSecond))
+	}
+	buf = append(buf, '\n')
 	shown := 0
 	for id, s := range t.spans {
 		if s.count == 0 {

@@ -43,8 +43,8 @@ func (a *app) withTopics(cmd *cobra.Command, f func(ctx context.Context, t *topi
 type retentionFlags struct{ age, bytes string }
 
 func (r *retentionFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&r.age, "retention-age", "0", "how long a record is kept, such as 12h or 7d; 0 is for ever")
-	flags.StringVar(&r.bytes, "retention-bytes", "0", "stored bytes each partition keeps, such as 10GiB; 0 is all")
+	flags.StringVar(&r.age, "retention-age", "0", "keep a record for `TIME`, such as 12h or 7d; 0 is for ever")
+	flags.StringVar(&r.bytes, "retention-bytes", "0", "keep `BYTES` of each partition as stored, such as 10GiB; 0 is all")
 }
 
 func (r *retentionFlags) parse() (domain.Retention, error) {
@@ -84,7 +84,7 @@ func (a *app) topicCreate() *cobra.Command {
 		}
 		return a.printTopic(topic, json, "created %s with %d %s\n", topic.Name, topic.Partitions, plural(int64(topic.Partitions), "partition"))
 	})
-	cmd.Flags().Int32Var(&partitions, "partitions", 1, "how many partitions")
+	cmd.Flags().Int32Var(&partitions, "partitions", 1, "make `N` partitions")
 	retention.add(cmd.Flags())
 	return cmd
 }
@@ -108,7 +108,7 @@ func (a *app) topicWiden() *cobra.Command {
 		}
 		return a.printTopic(topic, json, "%s has %d %s\n", topic.Name, topic.Partitions, plural(int64(topic.Partitions), "partition"))
 	})
-	cmd.Flags().Int32Var(&partitions, "partitions", 0, "how many partitions there are to be")
+	cmd.Flags().Int32Var(&partitions, "partitions", 0, "raise the count to `N`")
 	return cmd
 }
 

@@ -26,7 +26,7 @@ func (a *app) versionCommand() *cobra.Command {
 			return usagef("--output is %.60q: want text or json", output)
 		},
 	}
-	cmd.Flags().StringVar(&output, "output", "text", "text or json")
+	cmd.Flags().StringVar(&output, "output", "text", "print `FORMAT`: text or json")
 	return cmd
 }
 

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestBench_ConsumeReadsWhatProduceLeft(t *testing.T) {
+	c := newTool(t)
+	quick := []string{"--records", "3000", "--record-size", "100", "--partitions", "3", "--limit-time", "2ms"}
+	produced := decode[map[string]any](t, c.ok("", append([]string{"bench", "produce", "--output", "json"}, quick...)...))
+	for _, figure := range []string{"records_per_second", "mb_per_second", "cpu_seconds_per_million", "allocs_per_record", "peak_rss_mb",
+		"objects_per_second", "commits_per_second", "ack_p50_ms", "ack_p99_ms", "ratio_to_lz4_limit"} {
+		if v, ok := produced[figure].(float64); !ok || v <= 0 {
+			t.Errorf("%s is %v", figure, produced[figure])
+		}
+	}
+	limits, _ := produced["limits"].(map[string]any)
+	for _, figure := range []string{"lz4_mb_per_second", "append_fsync_mb_per_second", "object_commits_per_second", "metadata_commits_per_second"} {
+		if v, ok := limits[figure].(float64); !ok || v <= 0 {
+			t.Errorf("limit %s is %v", figure, limits[figure])
+		}
+	}
+	consumed := decode[map[string]any](t, c.ok("", append([]string{"bench", "consume", "--output", "json"}, quick...)...))
+	if consumed["records"] != 3000.0 || consumed["topic"] != "bench-3-100" {
+		t.Errorf("consumed %v", consumed)
+	}
+	// A second run begins anew.
+	if got := c.ok("", append([]string{"bench", "produce"}, quick...)...); !strings.Contains(got, "produced 3000 records of 100 bytes to bench-3-100") {
+		t.Errorf("the table is %s", got)
+	}
+	if got := c.ok("", append([]string{"bench", "consume"}, quick...)...); !strings.Contains(got, "consumed 3000 records") {
+		t.Errorf("the table is %s", got)
+	}
+	if got := c.fails(exitFail, "", "bench", "consume", "--record-size", "64"); !strings.Contains(got, "run bench produce") {
+		t.Errorf("nothing to consume: %s", got)
+	}
+	entries, err := os.ReadDir(c.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "bench-limits") {
+			t.Errorf("%s is left", e.Name())
+		}
+	}
+}
+
+func TestBench_LatencyComparesWithTheTwoCommits(t *testing.T) {
+	c := newTool(t)
+	r := decode[map[string]any](t, c.ok("", "bench", "latency", "--records", "20", "--output", "json"))
+	p50, object, metadata := r["p50_ms"].(float64), r["object_commit_p50_ms"].(float64), r["metadata_commit_p50_ms"].(float64)
+	if ratio := r["ratio_to_limit"].(float64); p50 <= 0 || r["p99_ms"].(float64) < p50 || ratio < 0.99*p50/(object+metadata)-0.01 || ratio > 1.01*p50/(object+metadata)+0.01 {
+		t.Errorf("result is %v", r)
+	}
+	if got := c.ok("", "bench", "latency", "--records", "3"); !strings.Contains(got, "send p50") {
+		t.Errorf("the table is %s", got)
+	}
+}
