@@ -194,8 +194,8 @@ func TestRandom_DelaysCalls(t *testing.T) {
 	})
 }
 
-// answers is a Transport that settles batch i at offset i, at once or when told.
-type answers struct {
+// paths is a Transport that settles batch i at offset i, at once or when told.
+type paths struct {
 	ports.Transport
 	appends int
 	later   []func()
@@ -203,7 +203,7 @@ type answers struct {
 	seen    []ports.Batch
 }
 
-func (a *answers) Append(_ context.Context, batches []ports.Batch, settle func(int, ports.AppendResult)) error {
+func (a *paths) Append(_ context.Context, batches []ports.Batch, settle func(int, ports.AppendResult)) error {
 	a.appends++
 	a.seen = batches
 	for i := range batches {
@@ -217,7 +217,7 @@ func (a *answers) Append(_ context.Context, batches []ports.Batch, settle func(i
 	return nil
 }
 
-func appendTwo(t *testing.T, a *answers, d Decision) map[int]ports.AppendResult {
+func appendTwo(t *testing.T, a *paths, d Decision) map[int]ports.AppendResult {
 	t.Helper()
 	got := map[int]ports.AppendResult{}
 	batches := []ports.Batch{{Bytes: []byte("a")}, {Bytes: []byte("b")}}
@@ -243,7 +243,7 @@ func TestTransport_SettlesEachBatchOnce(t *testing.T) {
 	lost := errors.New("lost")
 	for _, hold := range []bool{false, true} {
 		for name, d := range map[string]Decision{"through": {}, "repeated": {Repeat: true}, "lost": {Lose: lost}} {
-			a := &answers{hold: hold}
+			a := &paths{hold: hold}
 			got := appendTwo(t, a, d)
 			for i, r := range got {
 				if r.Err != d.Lose || d.Lose == nil && r.Base != domain.Offset(i) {
@@ -257,8 +257,44 @@ func TestTransport_SettlesEachBatchOnce(t *testing.T) {
 	}
 }
 
+// TestTransport_RepeatedAppendIsInDoubtIfOneOfThemIs: a copy that is certainly
+// not stored says nothing about the other.
+func TestTransport_RepeatedAppendIsInDoubtIfOneOfThemIs(t *testing.T) {
+	unclear := ports.MetadataError("commit", ports.Ambiguous, errors.New("connection lost"))
+	refused := ports.MetadataError("commit", ports.Transient, errors.New("busy"))
+	for _, test := range []struct {
+		results []ports.AppendResult
+		want    ports.AppendResult
+	}{
+		{[]ports.AppendResult{{Err: unclear}, {Err: refused}}, ports.AppendResult{Err: unclear}},
+		{[]ports.AppendResult{{Err: refused}, {Err: unclear}}, ports.AppendResult{Err: unclear}},
+		{[]ports.AppendResult{{Err: refused}, {Base: 7}}, ports.AppendResult{Base: 7}},
+		{[]ports.AppendResult{{Base: 7}, {Err: unclear}}, ports.AppendResult{Base: 7}},
+	} {
+		var got []ports.AppendResult
+		err := NewTransport(&script{results: test.results}, decided(Decision{Repeat: true})).Append(t.Context(), make([]ports.Batch, 1),
+			func(_ int, r ports.AppendResult) { got = append(got, r) })
+		if err != nil || len(got) != 1 || got[0] != test.want {
+			t.Errorf("%v: settled %v, %v, want %v", test.results, got, err, test.want)
+		}
+	}
+}
+
+// script is a Transport that gives each Append the next result.
+type script struct {
+	ports.Transport
+	results []ports.AppendResult
+}
+
+func (s *script) Append(_ context.Context, _ []ports.Batch, settle func(int, ports.AppendResult)) error {
+	r := s.results[0]
+	s.results = s.results[1:]
+	settle(0, r)
+	return nil
+}
+
 func TestTransport_RefusedAppendTakesNothingOver(t *testing.T) {
-	a := new(answers)
+	a := new(paths)
 	refused := errors.New("refused")
 	err := NewTransport(a, decided(Decision{Fail: refused})).Append(t.Context(), make([]ports.Batch, 1), func(int, ports.AppendResult) {
 		t.Error("settled a batch that was not taken over")
@@ -269,7 +305,7 @@ func TestTransport_RefusedAppendTakesNothingOver(t *testing.T) {
 }
 
 func TestTransport_OwnsTheBytesOfALostAppend(t *testing.T) {
-	a := &answers{hold: true}
+	a := &paths{hold: true}
 	batches := []ports.Batch{{Bytes: []byte("a")}}
 	err := NewTransport(a, decided(Decision{Lose: errors.New("lost")})).Append(t.Context(), batches, func(int, ports.AppendResult) {})
 	if err != nil {

@@ -2,6 +2,7 @@ package fault
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -14,7 +15,7 @@ import (
 
 // NewTransport wraps t. A lost answer of Append settles its batches with the
 // error, whatever becomes of them; an answer that lingers holds their settlement
-// back. Close is not intercepted.
+// back; a repeated call settles them when both calls have. Close is not intercepted.
 func NewTransport(t ports.Transport, f Interceptor) ports.Transport {
 	return &transport{t, f}
 }
@@ -25,7 +26,7 @@ type transport struct {
 }
 
 func (t *transport) Append(ctx context.Context, batches []ports.Batch, settle func(int, ports.AppendResult)) error {
-	s := &settlement{settle: settle, settled: make([]bool, len(batches))}
+	s := &settlement{settle: settle, batches: make([]answers, len(batches))}
 	batches = copies(batches)
 	subject := ""
 	if len(batches) > 0 {
@@ -33,13 +34,14 @@ func (t *transport) Append(ctx context.Context, batches []ports.Batch, settle fu
 	}
 	_, err := intercept(ctx, t.intercept, Call{Transport, "Append", subject, true}, nil, func(ctx context.Context) (nothing, error) {
 		err := t.Transport.Append(ctx, batches, s.add)
-		s.taken = s.taken || err == nil
+		if err == nil {
+			s.taken()
+		}
 		return nothing{}, err
 	})
-	if !s.taken {
+	if !s.release(err) {
 		return err
 	}
-	s.release(err)
 	return nil
 }
 
@@ -53,59 +55,78 @@ func copies(batches []ports.Batch) []ports.Batch {
 	return batches
 }
 
-// settlement holds results back until the interceptor has returned, and passes
-// the first of each batch on.
+// settlement holds results back until the interceptor has returned, and gives
+// each batch one answer for all the Appends that took it over.
 type settlement struct {
 	settle func(int, ports.AppendResult)
-	taken  bool // Append's goroutine only
 
 	mu       sync.Mutex
+	appends  int // that took the batches over
 	released bool
-	held     []result
-	settled  []bool
+	lost     error // settles every batch, whatever its results
+	batches  []answers
 }
 
-type result struct {
-	i int
-	r ports.AppendResult
+// answers are the results of one batch so far.
+type answers struct {
+	results []ports.AppendResult
+	settled bool
+}
+
+func (s *settlement) taken() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.appends++
 }
 
 func (s *settlement) add(i int, r ports.AppendResult) {
 	s.mu.Lock()
-	if !s.released {
-		s.held = append(s.held, result{i, r})
-		s.mu.Unlock()
-		return
-	}
-	first := s.first(i)
+	s.batches[i].results = append(s.batches[i].results, r)
+	deliver := s.due(i)
 	s.mu.Unlock()
-	if first {
-		s.settle(i, r)
-	}
+	deliver()
 }
 
-// first reports whether i has no result yet, and notes that it has now. The
-// caller holds mu.
-func (s *settlement) first(i int) bool {
-	first := !s.settled[i]
-	s.settled[i] = true
-	return first
-}
-
-// release passes held results on, or settles every batch with lost.
-func (s *settlement) release(lost error) {
+// release lets results through, and reports whether there are or will be any.
+func (s *settlement) release(lost error) bool {
+	var deliver []func()
 	s.mu.Lock()
-	s.released = true
-	if lost != nil {
-		s.held = s.held[:0]
-		for i := range s.settled {
-			s.held = append(s.held, result{i, ports.AppendResult{Err: lost}})
-		}
+	s.released, s.lost = true, lost
+	taken := s.appends > 0
+	for i := range s.batches {
+		deliver = append(deliver, s.due(i))
 	}
-	s.held = slices.DeleteFunc(s.held, func(h result) bool { return !s.first(h.i) })
 	s.mu.Unlock()
-	for _, h := range s.held {
-		s.settle(h.i, h.r)
+	for _, f := range deliver {
+		f()
+	}
+	return taken
+}
+
+// due returns what settles batch i if that can be done now. The caller holds mu.
+func (s *settlement) due(i int) func() {
+	b := &s.batches[i]
+	if !s.released || s.appends == 0 || b.settled || s.lost == nil && len(b.results) < s.appends {
+		return func() {}
+	}
+	b.settled = true
+	r := ports.AppendResult{Base: -1, Err: s.lost}
+	if s.lost == nil {
+		r = slices.MaxFunc(b.results, func(a, b ports.AppendResult) int { return cmp.Compare(weight(a), weight(b)) })
+	}
+	return func() { s.settle(i, r) }
+}
+
+// weight orders the results that several Appends of one batch gave: one that
+// stored it decides, else one that may have.
+func weight(r ports.AppendResult) int {
+	switch domain.FateOf(r.Err).Stored {
+	case domain.StoredYes:
+		return 2
+	case domain.StoredUnknown:
+		return 1
+	default:
+		return 0
 	}
 }
 
