@@ -58,8 +58,17 @@ func (f *follower) run() {
 			continue
 		}
 		f.act(r)
+		f.rest()
 	}
 	f.drain(r)
+}
+
+// rest lets time pass, always once everything has healed: nothing else may be
+// left to do than to wait for others.
+func (f *follower) rest() {
+	if f.world.isHealed() || f.random.IntN(4) == 0 {
+		time.Sleep(time.Duration(f.random.Int64N(int64(100 * time.Millisecond))))
+	}
 }
 
 // isQuiesced reports whether everything has healed and nothing is written any
@@ -82,12 +91,13 @@ func (f *follower) leave(r *reading) {
 // open makes a consumer of the present incarnation, from its start. Nil if
 // there is none, or it went wrong.
 func (f *follower) open() *reading {
-	f.generation++
 	name := f.world.plan.topics[f.plan.topic].name
-	r := &reading{process: f.world.newProcess(fmt.Sprintf("%s.%d", f.name, f.generation), true), topic: f.world.topic(name)}
-	if r.topic.deleting {
+	topic, healed := f.world.topic(name), f.world.isHealed()
+	if topic.deleting {
 		return nil
 	}
+	f.generation++
+	r := &reading{process: f.world.newProcess(fmt.Sprintf("%s.%d", f.name, f.generation), true), topic: topic}
 	if err := r.start(f.plan.agent); err != nil {
 		f.world.violate("%s: consumer: %v", r.name, err)
 		return nil
@@ -101,7 +111,7 @@ func (f *follower) open() *reading {
 		return nil
 	}
 	if err != nil {
-		if f.world.quiet() || f.world.isHealed() {
+		if f.world.quiet() || healed {
 			f.world.violate("%s: assign without a fault: %v", r.name, err)
 		}
 		f.leave(r)

@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"cmp"
 	"math/rand/v2"
+	"slices"
 	"testing/synctest"
 	"time"
 
@@ -14,12 +16,12 @@ type policy interface {
 	act(s *scheduler)
 }
 
-// healthy carries every call out, in the order of the processes and their
-// calls, so that no call waits long.
+// healthy carries every call out, first come first served.
 type healthy struct{}
 
 func (healthy) act(s *scheduler) {
-	s.let(s.waiting[0], verdict{did: "ok"})
+	oldest := slices.MinFunc(s.waiting, func(a, b *parked) int { return cmp.Compare(a.since, b.since) })
+	s.let(oldest, verdict{did: "ok"})
 }
 
 // rates are the shares of calls, from 0 to 1, that meet each fault.

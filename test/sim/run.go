@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/streamhouse/streamhouse/test/sim/history"
 )
@@ -101,6 +102,7 @@ func (w *world) heal() {
 
 // abandonWorkers lets stuck workers end, so that the run can.
 func (w *world) abandonWorkers() {
+	w.scheduler.steps, w.scheduler.begin = 0, time.Now()
 	for _, p := range w.processes {
 		w.scheduler.kill(p, func() bool { return false })
 	}

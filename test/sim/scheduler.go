@@ -55,6 +55,7 @@ type parked struct {
 	call    fault.Call
 	phase   phase
 	number  int // counts the process's calls
+	since   int // the step before which it arrived
 	release chan verdict
 
 	gone bool // the caller does not wait here any more; guarded by scheduler.mu
@@ -234,6 +235,7 @@ func (s *scheduler) collect() {
 	s.arrived = nil
 	slices.SortStableFunc(fresh, compare)
 	for _, e := range fresh {
+		e.since = s.steps
 		if e.number == 0 {
 			e.process.calls++
 			e.number = e.process.calls

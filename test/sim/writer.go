@@ -346,8 +346,9 @@ func (w *writer) finish() {
 func (w *writer) last(s *session) {
 	for _, t := range w.world.plan.topics {
 		err := w.sendLast(s, t.name)
-		if errors.Is(err, domain.ErrTopicNotFound) {
-			err = w.sendLast(s, t.name) // it was deleted and made again: the producer knows now
+		for tries := 0; errors.Is(err, domain.ErrTopicNotFound) && tries < 3; tries++ {
+			time.Sleep(time.Second) // it is being deleted and made again
+			err = w.sendLast(s, t.name)
 		}
 		if err != nil && !errors.Is(err, domain.ErrFenced) && !s.dead.Load() {
 			w.world.violate("%s cannot send after everything healed: %v", s.id, err)
