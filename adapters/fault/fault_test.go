@@ -304,6 +304,25 @@ func TestTransport_RefusedAppendTakesNothingOver(t *testing.T) {
 	}
 }
 
+func TestTransport_AppendThatArrivesLateSettlesNothing(t *testing.T) {
+	var late *Invocation
+	a := new(paths)
+	f := func(_ context.Context, i *Invocation) error {
+		late = i
+		i.Detach()
+		return i.Error(ports.Ambiguous)
+	}
+	err := NewTransport(a, f).Append(t.Context(), make([]ports.Batch, 1), func(int, ports.AppendResult) {
+		t.Error("settled a batch whose Append had failed")
+	})
+	if err == nil {
+		t.Fatal("the Append succeeded")
+	}
+	if err := late.Run(t.Context()); err != nil || a.appends != 1 {
+		t.Errorf("the late Append returned %v, %d arrived", err, a.appends)
+	}
+}
+
 func TestTransport_OwnsTheBytesOfALostAppend(t *testing.T) {
 	a := &paths{hold: true}
 	batches := []ports.Batch{{Bytes: []byte("a")}}

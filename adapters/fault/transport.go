@@ -63,6 +63,7 @@ type settlement struct {
 	mu       sync.Mutex
 	appends  int // that took the batches over
 	released bool
+	refused  bool  // the caller was told that nothing was taken over: nothing may be settled
 	lost     error // settles every batch, whatever its results
 	batches  []answers
 }
@@ -93,6 +94,7 @@ func (s *settlement) release(lost error) bool {
 	s.mu.Lock()
 	s.released, s.lost = true, lost
 	taken := s.appends > 0
+	s.refused = !taken
 	for i := range s.batches {
 		deliver = append(deliver, s.due(i))
 	}
@@ -106,7 +108,7 @@ func (s *settlement) release(lost error) bool {
 // due returns what settles batch i if that can be done now. The caller holds mu.
 func (s *settlement) due(i int) func() {
 	b := &s.batches[i]
-	if !s.released || s.appends == 0 || b.settled || s.lost == nil && len(b.results) < s.appends {
+	if !s.released || s.refused || b.settled || s.lost == nil && len(b.results) < s.appends {
 		return func() {}
 	}
 	b.settled = true
