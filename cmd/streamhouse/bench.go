@@ -117,6 +117,7 @@ func (j *benchJob) progress(ctx context.Context, verb string) (stop func()) {
 }
 
 func (j *benchJob) produce(ctx context.Context) (_ benchResult, err error) {
+	defer boundMemory(j.settings.Producer.BufferBytes)()
 	var limits bench.Limits
 	err = j.withScratch(ctx, func(s bench.Scratch) error {
 		limits, err = bench.MeasureLimits(ctx, s, j.load.RecordSize, j.each)

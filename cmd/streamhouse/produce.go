@@ -105,6 +105,7 @@ func (f *produceFlags) inputFormat(cmd *cobra.Command, topic string) (inputForma
 }
 
 func (a *app) produce(ctx context.Context, s settings.Settings, f produceFlags, in inputFormat) (err error) {
+	defer boundMemory(s.Producer.BufferBytes)()
 	var p *producer.Producer
 	var t *topics.Topics
 	system, err := a.open(ctx, wiringConfig(s), &p, &t)
