@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
@@ -128,6 +129,7 @@ func (w *commitWork) decide() {
 func (w *commitWork) judge(row *segmentRow, seg commit.Segment) {
 	d := commit.Decide(&w.view.View, seg)
 	w.view.touch(seg, d.Outcomes)
+	w.extents = slices.Grow(w.extents, len(d.Extents)*insertExtents.width)
 	for _, e := range d.Extents {
 		key := w.view.keys[commit.PartitionKey{Topic: e.Topic, Partition: e.Partition}]
 		w.extents = append(w.extents, key, int64(e.Base), int64(e.Last), row.no,

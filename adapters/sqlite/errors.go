@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
 
 	"github.com/streamhouse/streamhouse/domain"
@@ -21,6 +20,12 @@ const (
 	// atCommit: COMMIT was sent.
 	atCommit
 )
+
+// coded is SQLite's error, with its extended result code.
+type coded interface {
+	error
+	Code() int
+}
 
 // damagedError says that what the file holds cannot have been written by us.
 type damagedError string
@@ -64,7 +69,7 @@ func kindOf(code int, p phase) ports.Kind {
 
 // busy reports that another connection holds a lock that err's statement needs.
 func busy(err error) bool {
-	var e *sqlite.Error
+	var e coded
 	if !errors.As(err, &e) {
 		return false
 	}
@@ -74,14 +79,14 @@ func busy(err error) bool {
 
 // corrupt reports that SQLite found pages that do not fit together.
 func corrupt(err error) bool {
-	var e *sqlite.Error
+	var e coded
 	return errors.As(err, &e) && e.Code()&0xff == lib.SQLITE_CORRUPT
 }
 
 // fromDriver reports whether err came out of SQLite or its driver, and not from
 // a decision of ours.
 func fromDriver(err error) bool {
-	var e *sqlite.Error
+	var e coded
 	var d damagedError
 	return errors.As(err, &e) || errors.As(err, &d) || errors.Is(err, errReplaced)
 }
@@ -93,7 +98,7 @@ func (s *Store) fail(op string, p phase, err error) error {
 		return s.passed(op, p, err)
 	}
 	kind := ports.Fatal
-	var e *sqlite.Error
+	var e coded
 	if errors.As(err, &e) {
 		kind = kindOf(e.Code(), p)
 		err = explained(e)
@@ -120,7 +125,7 @@ func (s *Store) passed(op string, p phase, err error) error {
 }
 
 // explained adds to SQLite's own words what they mean here.
-func explained(e *sqlite.Error) error {
+func explained(e coded) error {
 	switch e.Code() & 0xff {
 	case lib.SQLITE_CONSTRAINT, lib.SQLITE_ERROR, lib.SQLITE_MISUSE, lib.SQLITE_RANGE, lib.SQLITE_MISMATCH, lib.SQLITE_INTERNAL:
 		return fmt.Errorf("%w: a statement broke a rule of the schema, which is a bug in StreamHouse; nothing more is written: %w", domain.ErrInternal, e)

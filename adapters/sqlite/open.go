@@ -201,7 +201,7 @@ func healthy(c *conn) error {
 // explainOpen says in a sentence what SQLite's error means for a file that is
 // being opened.
 func explainOpen(err error) error {
-	var e *sqlite.Error
+	var e coded
 	if !errors.As(err, &e) {
 		return err
 	}

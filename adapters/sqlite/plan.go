@@ -42,7 +42,7 @@ func (s *Store) Plan(ctx context.Context, requests []ports.PlanRequest) ([]ports
 
 func (c *conn) plan(requests []ports.PlanRequest) ([]ports.Plan, error) {
 	var v view
-	v.init()
+	v.init(len(requests))
 	for _, r := range requests {
 		v.keys[r.PartitionKey] = 0
 	}

@@ -2,6 +2,8 @@ package sqlite
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"time"
@@ -63,10 +65,10 @@ func (s *Store) begin(ctx context.Context, c *conn) error {
 // unmoved checks that path still leads to the open file.
 func (s *Store) unmoved() error {
 	info, err := os.Stat(s.path)
-	if err != nil || !os.SameFile(info, s.file) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(info, s.file) {
 		return errReplaced
 	}
-	return nil
+	return err
 }
 
 // commit sends COMMIT and waits for its answer as long as ctx allows. The

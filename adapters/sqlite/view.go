@@ -26,7 +26,11 @@ type view struct {
 
 // load reads every row that the segments name.
 func (v *view) load(c *conn, segments []commit.Segment, now int64) error {
-	v.init()
+	batches := 0
+	for i := range segments {
+		batches += len(segments[i].Batches)
+	}
+	v.init(batches)
 	streams := v.name(segments)
 	if err := v.loadKeys(c); err != nil {
 		return err
@@ -40,22 +44,25 @@ func (v *view) load(c *conn, segments []commit.Segment, now int64) error {
 	return v.loadStreams(c, streams)
 }
 
-func (v *view) init() {
+// init makes room for n batches or partitions.
+func (v *view) init(n int) {
 	v.Producers = make(map[domain.ProducerID]domain.Epoch)
-	v.Partitions = make(map[commit.PartitionKey]*commit.Partition)
-	v.Streams = make(map[commit.StreamKey]*sequence.State)
-	v.keys = make(map[commit.PartitionKey]int64)
-	v.partitions = make(map[int64]*commit.Partition)
+	v.Partitions = make(map[commit.PartitionKey]*commit.Partition, n)
+	v.Streams = make(map[commit.StreamKey]*sequence.State, n)
+	v.keys = make(map[commit.PartitionKey]int64, n)
+	v.partitions = make(map[int64]*commit.Partition, n)
 	v.activeAt = make(map[domain.ProducerID]int64)
-	v.isGrown = make(map[int64]bool)
-	v.accepted = make(map[commit.StreamKey]bool)
+	v.isGrown = make(map[int64]bool, n)
+	v.grown = make([]int64, 0, n)
+	v.accepted = make(map[commit.StreamKey]bool, n)
+	v.written = make([]commit.StreamKey, 0, n)
 }
 
 // name notes the partitions that the segments name, and returns their streams,
 // each once, in the order in which they appear.
 func (v *view) name(segments []commit.Segment) []commit.StreamKey {
-	var streams []commit.StreamKey
-	seen := make(map[commit.StreamKey]bool)
+	streams := make([]commit.StreamKey, 0, cap(v.written))
+	seen := make(map[commit.StreamKey]bool, cap(v.written))
 	for _, seg := range segments {
 		for i := range seg.Batches {
 			b := &seg.Batches[i]

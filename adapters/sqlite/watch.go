@@ -58,11 +58,10 @@ func (s *Store) watchWith(c *conn, done <-chan struct{}) error {
 	}
 	// What was committed since Subscribe returned is in seen already.
 	s.wakes.wakeAll()
-	signs, stop := signsOf(s.path + "-wal")
-	defer stop()
-	idle := lookIdle
-	if signs == nil {
-		idle = lookBlind
+	signs, idle := &fsnotify.Watcher{}, lookBlind
+	if w := signsOf(s.path + "-wal"); w != nil {
+		defer w.Close()
+		signs, idle = w, lookIdle
 	}
 	// A commit that was written before the signs began would otherwise wait for
 	// the next.
@@ -77,7 +76,10 @@ func (s *Store) watchWith(c *conn, done <-chan struct{}) error {
 		case <-done:
 			timer.Stop()
 			return nil
-		case <-signs:
+		case <-signs.Events:
+			timer.Stop()
+			until = time.Now().Add(lookFor)
+		case <-signs.Errors: // such as: too many signs at once
 			timer.Stop()
 			until = time.Now().Add(lookFor)
 		case <-timer.C:
@@ -106,14 +108,14 @@ func (c *conn) dataVersion() (v int64, err error) {
 
 // signsOf gives the system's events about the file, or nil if it gives none. The
 // file exists while a connection that has read is open.
-func signsOf(file string) (signs <-chan fsnotify.Event, stop func()) {
+func signsOf(file string) *fsnotify.Watcher {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		return nil, func() {}
+		return nil
 	}
 	if err := w.Add(file); err != nil {
 		_ = w.Close()
-		return nil, func() {}
+		return nil
 	}
-	return w.Events, func() { _ = w.Close() }
+	return w
 }
