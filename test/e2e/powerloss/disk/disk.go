@@ -111,13 +111,14 @@ func (d *Disk) Count(kind string) int {
 	return d.ops[kind]
 }
 
-// Files returns how many files there are, those without a name included.
+// Files returns how many files there are, those without a name included that
+// are still open.
 func (d *Disk) Files() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := 0
 	for _, node := range d.inodes {
-		if !node.isDir() {
+		if !node.isDir() && (node.links > 0 || !d.remembered(node.id)) {
 			n++
 		}
 	}
