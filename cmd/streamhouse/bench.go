@@ -38,18 +38,26 @@ type benchJob struct {
 // benchResult can be shown.
 type benchResult interface{ WriteText(w io.Writer) error }
 
+const defaultLimitTime = 700 * time.Millisecond
+
 // benchRun makes a command of a benchmark.
+//
+// Records is the default of its flag; with 0 there is none, and the command only reads.
 func (a *app) benchRun(cmd *cobra.Command, records int64, f func(ctx context.Context, j *benchJob) (benchResult, error)) *cobra.Command {
-	load := bench.Load{}
-	var each time.Duration
+	load := bench.Load{Records: 1}
+	each := defaultLimitTime
 	cmd.Args = cobra.NoArgs
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.Int64Var(&load.Records, "records", records, "send `N` records")
+	groups := []settings.Group{settings.Stores, settings.Output, settings.Consuming}
+	if records > 0 {
+		flags.Int64Var(&load.Records, "records", records, "send `N` records")
+		flags.DurationVar(&each, "limit-time", each, "measure each limit of the machine for `TIME`")
+		groups[2] = settings.Producing
+	}
 	flags.IntVar(&load.RecordSize, "record-size", 100, "each value has `BYTES` bytes")
 	flags.Int32Var(&load.Partitions, "partitions", 16, "the topic has `N` partitions")
-	flags.DurationVar(&each, "limit-time", 700*time.Millisecond, "measure each limit of the machine for `TIME`")
-	settings.AddFlags(flags, settings.Stores, settings.Output, settings.Producing, settings.Consuming)
+	settings.AddFlags(flags, groups...)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := a.settings(cmd)
 		if err == nil {
@@ -86,9 +94,9 @@ func (a *app) benchConsume() *cobra.Command {
 	return a.benchRun(&cobra.Command{
 		Use:     "consume",
 		Short:   "Read back what bench produce left",
-		Long:    "Reads all records that bench produce left for the same --data, --record-size and\n--partitions, and checks that none is missing. --records is not used.",
+		Long:    "Reads all records that bench produce left for the same --data, --record-size and\n--partitions, and checks that none is missing.",
 		Example: "  streamhouse bench consume --record-size 1024",
-	}, 1, func(ctx context.Context, j *benchJob) (benchResult, error) { return j.consume(ctx) })
+	}, 0, func(ctx context.Context, j *benchJob) (benchResult, error) { return j.consume(ctx) })
 }
 
 func (a *app) benchLatency() *cobra.Command {
@@ -107,10 +115,10 @@ func (j *benchJob) config() wiring.Config {
 	return cfg
 }
 
-// progress shows how many records are done.
-func (j *benchJob) progress(ctx context.Context, verb string) (stop func()) {
+// progress shows how many of total records are done; below 0 is not known.
+func (j *benchJob) progress(ctx context.Context, verb string, total int64) (stop func()) {
 	size := int64(j.load.RecordSize)
-	return j.app.showProgress(ctx, verb, j.load.Records*size, func() (int64, int64) {
+	return j.app.showProgress(ctx, verb, max(total*size, -1), func() (int64, int64) {
 		n := j.done.Load()
 		return n, n * size
 	})
@@ -133,20 +141,22 @@ func (j *benchJob) produce(ctx context.Context) (_ benchResult, err error) {
 		return nil, err
 	}
 	defer closing(ctx, system, &err)
-	defer j.progress(ctx, "sent")()
+	defer j.progress(ctx, "sent", j.load.Records)()
 	r, err := bench.Produce(ctx, p, t, &j.tel, j.load, &j.done)
 	return r.WithLimits(limits), err
 }
 
 func (j *benchJob) consume(ctx context.Context) (_ benchResult, err error) {
+	cfg := j.config()
+	cfg.Existing = true
 	var c *consumer.Consumer
 	var t *topics.Topics
-	system, err := j.app.open(ctx, j.config(), &c, &t)
+	system, err := j.app.open(ctx, cfg, &c, &t)
 	if err != nil {
 		return nil, err
 	}
 	defer closing(ctx, system, &err)
-	defer j.progress(ctx, "read")()
+	defer j.progress(ctx, "read", -1)()
 	return bench.Consume(ctx, c, t, &j.tel, j.load, &j.done)
 }
 
@@ -160,7 +170,7 @@ func (j *benchJob) latency(ctx context.Context) (_ benchResult, err error) {
 			return err
 		}
 		defer closing(ctx, system, &err)
-		defer j.progress(ctx, "sent")()
+		defer j.progress(ctx, "sent", j.load.Records)()
 		r, err = bench.Latency(ctx, p, t, s, j.load, &j.done)
 		return err
 	})

@@ -8,7 +8,8 @@ import (
 
 func TestBench_ConsumeReadsWhatProduceLeft(t *testing.T) {
 	c := newTool(t)
-	quick := []string{"--records", "3000", "--record-size", "100", "--partitions", "3", "--limit-time", "2ms"}
+	load := []string{"--record-size", "100", "--partitions", "3"}
+	quick := append([]string{"--records", "3000", "--limit-time", "2ms"}, load...)
 	produced := decode[map[string]any](t, c.ok("", append([]string{"bench", "produce", "--output", "json"}, quick...)...))
 	for _, figure := range []string{"records_per_second", "mb_per_second", "cpu_seconds_per_million", "allocs_per_record", "peak_rss_mb",
 		"objects_per_second", "commits_per_second", "ack_p50_ms", "ack_p99_ms", "ratio_to_lz4_limit"} {
@@ -22,7 +23,7 @@ func TestBench_ConsumeReadsWhatProduceLeft(t *testing.T) {
 			t.Errorf("limit %s is %v", figure, limits[figure])
 		}
 	}
-	consumed := decode[map[string]any](t, c.ok("", append([]string{"bench", "consume", "--output", "json"}, quick...)...))
+	consumed := decode[map[string]any](t, c.ok("", append([]string{"bench", "consume", "--output", "json"}, load...)...))
 	if consumed["records"] != 3000.0 || consumed["topic"] != "bench-3-100" {
 		t.Errorf("consumed %v", consumed)
 	}
@@ -30,7 +31,7 @@ func TestBench_ConsumeReadsWhatProduceLeft(t *testing.T) {
 	if got := c.ok("", append([]string{"bench", "produce"}, quick...)...); !strings.Contains(got, "produced 3000 records of 100 bytes to bench-3-100") {
 		t.Errorf("the table is %s", got)
 	}
-	if got := c.ok("", append([]string{"bench", "consume"}, quick...)...); !strings.Contains(got, "consumed 3000 records") {
+	if got := c.ok("", append([]string{"bench", "consume"}, load...)...); !strings.Contains(got, "consumed 3000 records") {
 		t.Errorf("the table is %s", got)
 	}
 	if got := c.fails(exitFail, "", "bench", "consume", "--record-size", "64"); !strings.Contains(got, "run bench produce") {

@@ -57,6 +57,9 @@ func run(ctx context.Context, inv invocation) int {
 	if err == nil || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe) {
 		return exitOK
 	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errInterrupted
+	}
 	var usage *usageError
 	if !a.running || errors.As(err, &usage) {
 		a.complain(err, " (see "+cmd.CommandPath()+" --help)")

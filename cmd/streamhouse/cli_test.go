@@ -178,6 +178,29 @@ func TestRun_ReportsEveryConfigurationFaultOnItsOwnLine(t *testing.T) {
 	}
 }
 
+func TestRun_RefusesToReadAFolderThatDoesNotExist(t *testing.T) {
+	c := newTool(t)
+	for _, args := range [][]string{{"topic", "list"}, {"topic", "describe", "x"}, {"topic", "delete", "x"}, {"topic", "widen", "x", "--partitions", "2"}, {"consume", "x"}, {"produce", "x"}, {"bench", "consume"}} {
+		if got := c.fails(exitFail, "", args...); !strings.Contains(got, "data folder "+c.dir+": it does not exist") {
+			t.Errorf("%q says %q", args, got)
+		}
+		if _, err := os.Stat(c.dir); err == nil {
+			t.Fatalf("%q made the folder", args)
+		}
+	}
+}
+
+func TestRun_SaysThatItWasInterrupted(t *testing.T) {
+	c := newTool(t)
+	ctx, interrupt := context.WithCancel(context.Background())
+	interrupt()
+	for _, args := range [][]string{{"topic", "create", "x"}, {"bench", "produce"}} {
+		if r := c.runWith(ctx, strings.NewReader(""), nil, args...); r.code != exitFail || r.stderr != "streamhouse: interrupted\n" {
+			t.Errorf("%q: exit code %d, %q", args, r.code, r.stderr)
+		}
+	}
+}
+
 func TestRun_HelpIsShortAndHasExamples(t *testing.T) {
 	c := newTool(t)
 	for _, command := range [][]string{{}, {"topic"}, {"topic", "create"}, {"produce"}, {"consume"}, {"segment", "dump"}, {"bench", "produce"}} {

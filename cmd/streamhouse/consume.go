@@ -125,7 +125,9 @@ func (j *consumeJob) configure(cmd *cobra.Command, f consumeFlags) (err error) {
 
 func (j *consumeJob) consume(ctx context.Context, s settings.Settings) (err error) {
 	var c *consumer.Consumer
-	system, err := j.app.open(ctx, wiringConfig(s), &c)
+	cfg := wiringConfig(s)
+	cfg.Existing = true
+	system, err := j.app.open(ctx, cfg, &c)
 	if err != nil {
 		return err
 	}

@@ -108,7 +108,9 @@ func (a *app) produce(ctx context.Context, s settings.Settings, f produceFlags, 
 	defer boundMemory(s.Producer.BufferBytes)()
 	var p *producer.Producer
 	var t *topics.Topics
-	system, err := a.open(ctx, wiringConfig(s), &p, &t)
+	cfg := wiringConfig(s)
+	cfg.Existing = !f.create
+	system, err := a.open(ctx, cfg, &p, &t)
 	if err != nil {
 		return err
 	}

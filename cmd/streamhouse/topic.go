@@ -28,8 +28,10 @@ func (a *app) withTopics(cmd *cobra.Command, f func(ctx context.Context, t *topi
 		if err != nil {
 			return err
 		}
+		cfg := wiringConfig(s)
+		cfg.Existing = cmd.Name() != "create"
 		var t *topics.Topics
-		system, err := a.open(cmd.Context(), wiringConfig(s), &t)
+		system, err := a.open(cmd.Context(), cfg, &t)
 		if err != nil {
 			return err
 		}

@@ -3,7 +3,10 @@ package wiring
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"go.uber.org/fx"
@@ -29,6 +32,9 @@ type stores struct {
 // at its place in the folder.
 func (b *builder) openStores() (stores, error) {
 	if b.cfg.Metadata == "" && b.cfg.Segments == "" {
+		if err := b.checkExisting(); err != nil {
+			return stores{}, failed(opening("data folder", b.cfg.Data), err)
+		}
 		cluster, err := local.Open(b.ctx, b.cfg.Data)
 		if err != nil {
 			return stores{}, failed(opening("data folder", b.cfg.Data), err)
@@ -39,15 +45,15 @@ func (b *builder) openStores() (stores, error) {
 	metadataURL, segmentsURL := b.storeURLs()
 	metadata, err := local.OpenMetadata(b.ctx, metadataURL)
 	if err != nil {
-		return stores{}, failed(opening("metadata store", metadataURL), err)
+		return stores{}, failed(opening("metadata store", shown(metadataURL)), err)
 	}
-	b.started("metadata store "+metadataURL, func(context.Context) error { return metadata.Close() })
+	b.started("metadata store "+shown(metadataURL), func(context.Context) error { return metadata.Close() })
 	segments, err := local.OpenSegments(b.ctx, segmentsURL)
 	if err != nil {
-		return stores{}, failed(opening("segment store", segmentsURL), err)
+		return stores{}, failed(opening("segment store", shown(segmentsURL)), err)
 	}
 	if closer, ok := segments.(io.Closer); ok {
-		b.started("segment store "+segmentsURL, func(context.Context) error { return closer.Close() })
+		b.started("segment store "+shown(segmentsURL), func(context.Context) error { return closer.Close() })
 	}
 	return stores{Metadata: metadata, Segments: segments}, nil
 }
@@ -92,6 +98,17 @@ func (b *builder) newConsumer(m ports.MetadataStore, f ports.Fetcher) (*consumer
 	}
 	b.started("consumer", func(context.Context) error { return c.Close() })
 	return c, nil
+}
+
+// checkExisting refuses a data folder that does not exist, if that is asked for.
+func (b *builder) checkExisting() error {
+	if !b.cfg.Existing {
+		return nil
+	}
+	if _, err := os.Stat(b.cfg.Data); errors.Is(err, fs.ErrNotExist) {
+		return errors.New("it does not exist; topic create or produce --create would make it")
+	}
+	return nil
 }
 
 // storeURLs returns the URLs of both stores; one that was not given is where it

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxevent"
@@ -27,6 +28,9 @@ type Config struct {
 	// Metadata and Segments are store URLs; empty means in Data.
 	Metadata string
 	Segments string
+	// Existing refuses a Data folder that does not exist, which would else be
+	// made: a mistyped name is no empty log.
+	Existing bool
 
 	// Producer and Consumer are used as they are but for their codecs, which
 	// Compress (LZ4) decides, and which consumers always know.
@@ -141,3 +145,14 @@ func failed(doing string, err error) error {
 }
 
 func opening(what, where string) string { return fmt.Sprintf("open %s %s", what, where) }
+
+// shown returns a store URL as messages may quote it: without parameters, user
+// and password.
+func shown(location string) string {
+	scheme, rest, _ := strings.Cut(location, ":")
+	rest, _, _ = strings.Cut(rest, "?")
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 && strings.HasPrefix(rest, "//") {
+		rest = "//" + rest[at+1:]
+	}
+	return scheme + ":" + rest
+}

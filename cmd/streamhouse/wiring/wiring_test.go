@@ -130,6 +130,19 @@ func TestOpen_ObeysTheEndOfItsContext(t *testing.T) {
 	}
 }
 
+func TestShown_HidesSecrets(t *testing.T) {
+	for in, want := range map[string]string{
+		"sqlite:data/m.db":                           "sqlite:data/m.db",
+		"sqlite:/x?unsafe_synchronous=OFF":           "sqlite:/x",
+		"postgres://user:p@ss@host:5432/db?sslkey=x": "postgres://host:5432/db",
+		"sqlite:a@b":                                 "sqlite:a@b",
+	} {
+		if got := shown(in); got != want {
+			t.Errorf("%s is shown as %s", in, got)
+		}
+	}
+}
+
 func TestStop_GoesOnAfterAFailureNewestFirst(t *testing.T) {
 	var order []string
 	b := &builder{}
