@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -331,7 +330,7 @@ func difference(t *testing.T, commands []command) string {
 	ctx := t.Context()
 	inMemory := memory.NewMetadata(memory.MetadataOptions{Seed: 1})
 	defer inMemory.Close()
-	inFile := must[*Store](t)(Open(ctx, filepath.Join(t.TempDir(), "metadata.db"), Options{UnsafeSynchronous: "OFF"}))
+	inFile := must[*Store](t)(Open(ctx, newFile(t), Options{UnsafeSynchronous: "OFF"}))
 	defer inFile.Close()
 	a, b := newSide(inMemory), newSide(inFile)
 	for i, c := range append(slices.Clone(beginning), commands...) {

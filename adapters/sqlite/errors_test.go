@@ -185,9 +185,9 @@ func TestCommit_OnAFullDiskStoresNothingAndGoesOnWhenThereIsRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	limit("PRAGMA max_page_count = 60")
+	limit("PRAGMA max_page_count = 1")
 	stored, refused := 0, 0
-	for range 400 {
+	for range 100 {
 		seg := commit.Segment{}
 		if refs, err := s.Reserve(t.Context(), 1); err == nil {
 			seg = fill(refs[0].ID, topic, ports.ProducerSession{ID: -1}, 0, 16)

@@ -1,9 +1,13 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
+	"os"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
@@ -24,7 +28,42 @@ func openTest(t testing.TB, path string) *Store {
 	return s
 }
 
-func newTest(t testing.TB) *Store { return openTest(t, filepath.Join(t.TempDir(), "metadata.db")) }
+func newTest(t testing.TB) *Store { return openTest(t, newFile(t)) }
+
+// template makes an empty metadata file, and its cluster's id.
+var template = sync.OnceValues(func() (file, cluster []byte) {
+	folder, err := os.MkdirTemp("", "sqlite-template")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(folder)
+	path := filepath.Join(folder, "metadata.db")
+	s, err := Open(context.Background(), path, Options{})
+	if err != nil {
+		panic(err)
+	}
+	id := s.ClusterID()
+	if err := s.Close(); err != nil {
+		panic(err)
+	}
+	if file, err = os.ReadFile(path); err != nil {
+		panic(err)
+	}
+	return file, id[:]
+})
+
+// newFile makes an empty metadata file of a new cluster and returns its path. It
+// copies the template, which is faster than to begin anew.
+func newFile(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "metadata.db")
+	file, old := template()
+	id := newID(time.Now())
+	if err := os.WriteFile(path, bytes.Replace(file, old, id[:], 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
 
 func must[T any](t testing.TB) func(T, error) T {
 	return func(v T, err error) T {

@@ -33,6 +33,9 @@ func TestStore_KeepsTheContract(t *testing.T) {
 			before := store.now
 			store.now = func() time.Time { return before().Add(d) }
 		}),
+		portstest.ShareWith(func(t *testing.T, s ports.MetadataStore) ports.MetadataStore {
+			return openTest(t, s.(*Store).path)
+		}),
 		portstest.RaiseEpochWith(func(t *testing.T, s ports.MetadataStore, name string, epoch domain.Epoch) {
 			err := s.(*Store).write(t.Context(), "raise epoch", func(c *conn) error {
 				return c.exec(&query{"UPDATE producers SET epoch = ? WHERE name = ?"}, int64(epoch), name)
@@ -43,4 +46,8 @@ func TestStore_KeepsTheContract(t *testing.T) {
 		}),
 		portstest.CheckWith(func(t *testing.T, s ports.MetadataStore) { checkInvariants(t, s.(*Store).path) }),
 	)
+}
+
+func BenchmarkStore(b *testing.B) {
+	portstest.BenchmarkMetadataStore(b, func(t testing.TB) ports.MetadataStore { return newTest(t) })
 }
