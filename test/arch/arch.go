@@ -141,7 +141,7 @@ func (f file) forbidsOwn(imported string) string {
 // helpers are the packages that only the test files of the room may import.
 func (f file) helpers() []string {
 	switch {
-	case f.room.path == "test/arch":
+	case f.room.why == whyArch:
 		return nil
 	case matches("domain/...", f.folder):
 		return helpersOfInnerTests

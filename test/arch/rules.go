@@ -17,7 +17,7 @@ const (
 	whyAdapter  = "an adapter imports domain, ports and its own library; adapters do not know each other (adapters/local alone joins sqlite and localfs)"
 	whyCommand  = "the command may import everything but test, the suites and adapters/fault"
 	whyTestRoom = "test/... may import everything but the command, which it sees as a binary"
-	whyArch     = "test/arch judges the others and imports none of them"
+	whyArch     = "test/arch and test/report judge the others and import none of them"
 )
 
 // rooms lists every folder that may hold Go files. A folder that is not here is
@@ -50,6 +50,7 @@ var rooms = []room{
 	{"cmd/streamhouse/...", command, whyCommand},
 
 	{"test/arch", nil, whyArch},
+	{"test/report", nil, whyArch},
 	{"test/sim/...", anything, whyTestRoom},
 	{"test/e2e/...", anything, whyTestRoom},
 }

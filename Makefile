@@ -1,0 +1,117 @@
+# make test   what a contributor needs to trust a change; at most 10 minutes on 2 cores, from cold caches
+# make ci     the longer layers: simulated seeds, planted bugs, kill -9, losses of power, fuzzing, benchmarks
+# make soak   the same with the numbers of a release; hours
+# make bench  figures of this machine beside its limits
+# make build  bin/streamhouse
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := help
+
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI         := bin/golangci-lint-$(GOLANGCI_VERSION)
+
+# Every layer appends a line "passed failed name" here; .ci/run sums them up.
+TALLY := bin/tally
+
+# Numbers of the longer layers. `make soak` and the command line raise them.
+SEEDS     ?= 5000
+KILLS     ?= 100
+LINES     ?= 1000000
+CRASHES   ?= 500
+FUZZTIME  ?= 4s
+
+# $(call gotest,NAME,ARGUMENTS): runs tests, shows what failed, counts.
+gotest = go test -json $(2) | bin/report -name $(1) -tally $(TALLY)
+# $(call check,NAME,COMMAND): a check that is no Go test, counted as one.
+check = if { $(2); }; then echo "1 0 $(1)" >> $(TALLY); echo "$(1): ok"; else echo "0 1 $(1)" >> $(TALLY); echo "$(1): FAILED"; exit 1; fi
+
+.PHONY: help
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+.PHONY: test
+test: fmt tidy vet lint unit
+
+.PHONY: ci
+ci: mutants simulate blackbox powerloss fuzz benchmarks
+
+.PHONY: fmt
+fmt: | bin
+	@$(call check,gofmt,files="$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go'))"; echo -n "$$files"; [ -z "$$files" ])
+
+.PHONY: tidy
+tidy: | bin
+	@$(call check,tidy,go mod tidy -diff && go mod verify > /dev/null)
+
+.PHONY: vet
+vet: | bin
+	@$(call check,vet,go vet ./...)
+	@$(call check,vet-mutants,go vet -tags mutants ./...)
+	@$(call check,build-elsewhere,GOOS=darwin go build ./... && GOOS=windows go build ./... && CGO_ENABLED=0 go build ./...)
+
+.PHONY: lint
+lint: $(GOLANGCI) | bin
+	@$(call check,lint,$(GOLANGCI) run ./...)
+
+# All tests with their defaults, the import rule and the seeds of every fuzz target among them.
+.PHONY: unit
+unit: bin/report
+	@$(call gotest,unit,-race -timeout 9m ./...)
+
+.PHONY: simulate
+simulate: bin/report
+	@$(call gotest,simulate,-timeout 20m ./test/sim -run TestSimulation -seeds $(SEEDS))
+
+# The packages with tests of planted bugs.
+MUTATED = $(shell git grep -l --untracked '^//go:build mutants' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')
+.PHONY: mutants
+mutants: bin/report
+	@$(call gotest,mutants,-tags mutants -timeout 20m $(MUTATED) -run 'Mutant|Planted|Kills')
+
+.PHONY: blackbox
+blackbox: bin/report
+	@$(call gotest,blackbox,-timeout 20m ./test/e2e/blackbox -kills $(KILLS) -lines $(LINES))
+
+.PHONY: powerloss
+powerloss: bin/report
+	@$(call gotest,powerloss,-timeout 20m ./test/e2e/powerloss -crashes $(CRASHES))
+
+FUZZTARGETS = $(shell git grep -ho --untracked '^func Fuzz[A-Za-z0-9_]*' -- '*_test.go' | sed 's/func //' | sort -u)
+.PHONY: fuzz
+fuzz: bin/report
+	@git grep -o --untracked '^func Fuzz[A-Za-z0-9_]*' -- '*_test.go' | sed 's/:func / /' | while read -r file target; do \
+		$(call gotest,fuzz-$$target,-timeout 10m ./$$(dirname $$file) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME)); \
+	done
+
+.PHONY: benchmarks
+benchmarks: bin/report
+	@$(call gotest,benchmarks,-timeout 10m -run '^$$' -bench . -benchtime 1x ./...)
+
+.PHONY: soak
+soak:
+	@$(MAKE) --no-print-directory ci SEEDS=1000000 KILLS=1000 LINES=10000000 CRASHES=5000 FUZZTIME=10m
+
+.PHONY: bench
+bench: build
+	@folder=$$(mktemp -d ./bench.XXXXXX); trap 'rm -rf "$$folder"' EXIT; \
+	bin/streamhouse bench produce --data "$$folder" --records 1000000 --record-size 1024 --partitions 16; \
+	rm -rf "$$folder"/*; \
+	bin/streamhouse bench produce --data "$$folder" --records 5000000 --record-size 100 --partitions 16; \
+	bin/streamhouse bench consume --data "$$folder"; \
+	bin/streamhouse bench latency --data "$$folder"
+
+.PHONY: build
+build: | bin
+	@go build -trimpath -o bin/streamhouse ./cmd/streamhouse
+
+.PHONY: bin/report
+bin/report: | bin
+	@go build -o $@ ./test/report
+
+bin:
+	@mkdir -p bin
+
+$(GOLANGCI): | bin
+	GOBIN=$(CURDIR)/bin GOFLAGS=-mod=mod go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	@mv bin/golangci-lint $@
