@@ -23,12 +23,12 @@ type syncError struct {
 func (e *syncError) Error() string { return fmt.Sprintf("sync folder %s: %v", e.folder, e.err) }
 func (e *syncError) Unwrap() error { return e.err }
 
-// ambiguous is a failure after which the effect is open, but not the store's
+// unclearError is a failure after which the effect is open, but not the store's
 // sanity.
-type ambiguous struct{ err error }
+type unclearError struct{ err error }
 
-func (e *ambiguous) Error() string { return e.err.Error() }
-func (e *ambiguous) Unwrap() error { return e.err }
+func (e *unclearError) Error() string { return e.err.Error() }
+func (e *unclearError) Unwrap() error { return e.err }
 
 // fail turns the outcome of a call into the port's error, and breaks the store
 // if a folder could not be synced. Nil stays nil.
@@ -68,7 +68,7 @@ func linkError(err error) error {
 			return err
 		}
 	}
-	return &ambiguous{err}
+	return &unclearError{err}
 }
 
 // kindOf says what a failure means. Whatever fails before the link of a Put
@@ -77,12 +77,12 @@ func linkError(err error) error {
 func kindOf(err error) ports.Kind {
 	var (
 		unsynced *syncError
-		open     *ambiguous
+		unclear  *unclearError
 	)
 	switch {
 	case errors.As(err, &unsynced):
 		return ports.Fatal
-	case errors.As(err, &open):
+	case errors.As(err, &unclear):
 		return ports.Ambiguous
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return ports.Transient

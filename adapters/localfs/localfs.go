@@ -162,7 +162,7 @@ func (s *Store) publish(f *unnamed, path string) error {
 func (s *Store) settle(path string) error {
 	err := s.syncFolder(filepath.Dir(path))
 	if unsynced := new(syncError); err != nil && !errors.As(err, &unsynced) {
-		return &ambiguous{err} // the folder could not even be opened
+		return &unclearError{err} // the folder could not even be opened
 	}
 	return err
 }
@@ -172,7 +172,7 @@ func (s *Store) settle(path string) error {
 func (s *Store) taken(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
-		return &ambiguous{err} // deleted this moment
+		return &unclearError{err} // deleted this moment
 	}
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a file: %w", path, unix.EISDIR)

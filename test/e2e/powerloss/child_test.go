@@ -32,22 +32,25 @@ type childConfig struct {
 	records int // how many to send; 0 sends none
 	unsafe  string
 	mutant  string
+	// delivery bounds how long a record is tried; 0 is the product's default.
+	delivery time.Duration
 }
 
 func (c childConfig) String() string {
-	return fmt.Sprintf("%s|%d|%d|%d|%s|%s", c.dir, c.cycle, c.seed, c.records, c.unsafe, c.mutant)
+	return fmt.Sprintf("%s|%d|%d|%d|%s|%s|%s", c.dir, c.cycle, c.seed, c.records, c.unsafe, c.mutant, c.delivery)
 }
 
 func parseChildConfig(s string) (c childConfig, err error) {
 	f := strings.Split(s, "|")
-	if len(f) != 6 {
+	if len(f) != 7 {
 		return c, fmt.Errorf("child: %q", s)
 	}
-	var errs [3]error
+	var errs [4]error
 	c.dir, c.unsafe, c.mutant = f[0], f[4], f[5]
 	c.cycle, errs[0] = strconv.Atoi(f[1])
 	c.seed, errs[1] = strconv.ParseUint(f[2], 10, 64)
 	c.records, errs[2] = strconv.Atoi(f[3])
+	c.delivery, errs[3] = time.ParseDuration(f[6])
 	return c, errors.Join(errs[:]...)
 }
 
@@ -168,7 +171,11 @@ func (c childConfig) produce(ctx context.Context, store *local.Store, r *reporte
 	if c.records == 0 {
 		return nil
 	}
-	p, err := streamhouse.NewProducerBuilder().Cluster(store).BatchSize(5).BatchTimeout(2 * time.Millisecond).Build(ctx)
+	b := streamhouse.NewProducerBuilder().Cluster(store).BatchSize(5).BatchTimeout(2 * time.Millisecond)
+	if c.delivery > 0 {
+		b = b.DeliveryTimeout(c.delivery).RequestTimeout(c.delivery / 2)
+	}
+	p, err := b.Build(ctx)
 	if err != nil {
 		return fmt.Errorf("producer: %w", err)
 	}
@@ -196,5 +203,7 @@ func (r *reporter) settled(id string, res streamhouse.SendResult, err error) {
 		r.say("ack %d %d %s", res.Partition, res.Offset, id)
 	case streamhouse.FateOf(err).Stored == streamhouse.StoredNo:
 		r.say("refused %s", id)
+	default:
+		r.say("unknown %s", id)
 	}
 }

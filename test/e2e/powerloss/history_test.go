@@ -13,6 +13,7 @@ type history struct {
 	refused map[string]bool
 	topic   bool
 	counted int // acknowledgements
+	unknown int // records whose fate their producer was not told
 }
 
 func newHistory() *history {
@@ -53,6 +54,8 @@ func (h *history) take(r *round, line string) error {
 		r.ends[at.partition] = n
 	case scan(line, "refused %s", &id):
 		h.refused[id] = true
+	case scan(line, "unknown %s", &id):
+		h.unknown++
 	case line == "topic":
 		h.topic = true
 	case line == "no-topic" && h.topic:
