@@ -28,6 +28,7 @@ const (
 type childConfig struct {
 	dir     string
 	cycle   int
+	writer  int // which of the processes of the cycle it is
 	seed    uint64
 	records int // how many to send; 0 sends none
 	unsafe  string
@@ -37,20 +38,21 @@ type childConfig struct {
 }
 
 func (c childConfig) String() string {
-	return fmt.Sprintf("%s|%d|%d|%d|%s|%s|%s", c.dir, c.cycle, c.seed, c.records, c.unsafe, c.mutant, c.delivery)
+	return fmt.Sprintf("%s|%d|%d|%d|%s|%s|%s|%d", c.dir, c.cycle, c.seed, c.records, c.unsafe, c.mutant, c.delivery, c.writer)
 }
 
 func parseChildConfig(s string) (c childConfig, err error) {
 	f := strings.Split(s, "|")
-	if len(f) != 7 {
+	if len(f) != 8 {
 		return c, fmt.Errorf("child: %q", s)
 	}
-	var errs [4]error
+	var errs [5]error
 	c.dir, c.unsafe, c.mutant = f[0], f[4], f[5]
 	c.cycle, errs[0] = strconv.Atoi(f[1])
 	c.seed, errs[1] = strconv.ParseUint(f[2], 10, 64)
 	c.records, errs[2] = strconv.Atoi(f[3])
 	c.delivery, errs[3] = time.ParseDuration(f[6])
+	c.writer, errs[4] = strconv.Atoi(f[7])
 	return c, errors.Join(errs[:]...)
 }
 
@@ -114,6 +116,9 @@ func ensureTopic(ctx context.Context, store *local.Store, r *reporter) error {
 	}
 	r.say("no-topic")
 	_, err := topics.Create(ctx, streamhouse.TopicSpec{Name: topic, Partitions: partitions})
+	if errors.Is(err, streamhouse.ErrTopicExists) {
+		return nil // the other process was faster
+	}
 	if err == nil {
 		r.say("topic")
 	}
@@ -179,11 +184,11 @@ func (c childConfig) produce(ctx context.Context, store *local.Store, r *reporte
 	if err != nil {
 		return fmt.Errorf("producer: %w", err)
 	}
-	random := rand.New(rand.NewPCG(c.seed, uint64(c.cycle)))
+	random := rand.New(rand.NewPCG(c.seed, uint64(c.cycle*10+c.writer)))
 	for n := 0; n < c.records; {
 		for burst := 1 + random.IntN(8); burst > 0; burst-- {
 			n++
-			id := strconv.Itoa(c.cycle*1_000_000 + n)
+			id := strconv.Itoa((c.cycle*10+c.writer)*1_000_000 + n)
 			p.SendAsync(ctx, streamhouse.Record{
 				Topic: topic, Value: []byte(value(id)), Partition: streamhouse.ToPartition(streamhouse.PartitionID(random.IntN(partitions))),
 			}, func(res streamhouse.SendResult, err error) { r.settled(id, res, err) })

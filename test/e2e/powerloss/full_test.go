@@ -18,8 +18,8 @@ func TestFullDisk_SaysWhatWasNotStoredAndKeepsTheRest(t *testing.T) {
 	for name, full := range map[string]int32{"for a while": 15, "to the end": 1 << 30} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t.TempDir(), *seed, childConfig{delivery: 200 * time.Millisecond})
-			m.fillAfter(5, full)
-			m.config.cycle, m.config.records = 1, 70
+			m.fillAfter(10, full)
+			m.config.cycle, m.config.records = 1, 60
 			if err := m.cycle(0); err != nil {
 				t.Fatal(err)
 			}
@@ -44,17 +44,17 @@ func TestFullDisk_SaysWhatWasNotStoredAndKeepsTheRest(t *testing.T) {
 	}
 }
 
-// fillAfter leaves no space once a number of objects were begun, until as many
-// changes have been refused as full says.
-func (m *machine) fillAfter(objects, full int32) {
-	var begun, refused atomic.Int32
+// fillAfter leaves no space once a number of records were acknowledged, until
+// as many changes have been refused as full says.
+func (m *machine) fillAfter(records int, full int32) {
+	var refused atomic.Int32
 	m.Intercept(func(op disk.Op) fuse.Status {
-		if op.Kind == "tmpfile" {
-			begun.Add(1)
-		}
+		m.mu.Lock()
+		acked := m.history.counted
+		m.mu.Unlock()
 		switch op.Kind {
 		case "write", "create", "mkdir", "tmpfile", "link":
-			if begun.Load() > objects && refused.Add(1) <= full {
+			if acked >= records && refused.Add(1) <= full {
 				return fuse.Status(unix.ENOSPC)
 			}
 		}

@@ -33,7 +33,7 @@ func TestHistory_NoticesEveryBrokenPromise(t *testing.T) {
 			h := newHistory()
 			var broken error
 			for _, lines := range c.rounds {
-				r := &round{read: make(map[place]string), ends: make(map[int]int)}
+				r := h.begin(true)
 				for line := range strings.SplitSeq(lines, ";") {
 					if broken == nil {
 						broken = h.take(r, line)

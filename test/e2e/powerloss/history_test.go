@@ -1,6 +1,9 @@
 package powerloss_test
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+)
 
 // place is where a record is.
 type place struct{ partition, offset int }
@@ -20,11 +23,18 @@ func newHistory() *history {
 	return &history{acked: make(map[place]string), where: make(map[string]place), refused: make(map[string]bool)}
 }
 
-// round is what one process reported.
+// round is what one process reports, and what was known when it began.
 type round struct {
+	acked   map[place]string
+	topic   bool
+	alone   bool // no other process writes meanwhile
 	read    map[place]string
 	ends    map[int]int
 	checked bool
+}
+
+func (h *history) begin(alone bool) *round {
+	return &round{acked: maps.Clone(h.acked), topic: h.topic, alone: alone, read: make(map[place]string), ends: make(map[int]int)}
 }
 
 // take enters one line of a process and returns what it breaks.
@@ -58,11 +68,11 @@ func (h *history) take(r *round, line string) error {
 		h.unknown++
 	case line == "topic":
 		h.topic = true
-	case line == "no-topic" && h.topic:
+	case line == "no-topic" && r.topic:
 		return fmt.Errorf("the topic is lost")
 	case line == "checked":
 		r.checked = true
-		return h.complete(r)
+		return r.complete()
 	}
 	return nil
 }
@@ -85,13 +95,20 @@ func (h *history) place(at place, id string) error {
 }
 
 // complete checks a read of everything: nothing lost, no hole.
-func (h *history) complete(r *round) error {
-	for at, id := range h.acked {
+func (r *round) complete() error {
+	for at, id := range r.acked {
 		if r.read[at] != id {
 			return fmt.Errorf("record %s, acknowledged at %+v, is lost: the log ends at %d", id, at, r.ends[at.partition])
 		}
 	}
+	read := make(map[int]int)
+	for at := range r.read {
+		read[at.partition] = max(read[at.partition], at.offset+1)
+	}
 	for partition, end := range r.ends {
+		if !r.alone {
+			end = read[partition] // it may have risen since
+		}
 		for offset := range end {
 			if _, ok := r.read[place{partition, offset}]; !ok {
 				return fmt.Errorf("partition %d has no offset %d below its end %d", partition, offset, end)

@@ -5,12 +5,14 @@ package powerloss_test
 
 import (
 	"bufio"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,13 +43,17 @@ const maxChange = 700
 // childTimeout ends a process that neither crashes nor ends.
 const childTimeout = 60 * time.Second
 
-// machine is a disk, the process that uses it, and what that was told.
+// machine is a disk, the processes that use it, and what those were told.
 type machine struct {
 	*disk.Disk
+	random *rand.Rand
+	dir    string
+	config childConfig
+	// processes is how many use the disk at the same time.
+	processes int
+
+	mu      sync.Mutex
 	history *history
-	random  *rand.Rand
-	dir     string
-	config  childConfig
 	seen    tally
 }
 
@@ -68,7 +74,10 @@ func newMachine(dir string, seed uint64, config childConfig) *machine {
 	if config.unsafe == "" {
 		config.dir += []string{"", "/data", "/new/data"}[seed%3] // folders that Open makes
 	}
-	return &machine{Disk: disk.New(), history: newHistory(), random: rand.New(rand.NewPCG(seed, 3)), dir: dir, config: config}
+	return &machine{
+		Disk: disk.New(), history: newHistory(), random: rand.New(rand.NewPCG(seed, 3)), dir: dir, config: config,
+		processes: 1 + int(seed/3%2),
+	}
 }
 
 // live runs cycles of power and its loss, then reads everything once more. It
@@ -92,15 +101,14 @@ func (m *machine) live(cycles int) error {
 	return nil
 }
 
-// cycle mounts the disk, runs a process on it until the change at, or its end
-// if at is 0, and recovers the disk.
+// cycle mounts the disk, runs processes on it until the change at, or one until
+// its end if at is 0, and recovers the disk.
 func (m *machine) cycle(at int) error {
 	unmount, err := m.Mount(m.dir)
 	if err != nil {
 		return fmt.Errorf("mount: %w (is /dev/fuse there, and may this user mount?)", err)
 	}
-	crashed := m.CrashAt(at)
-	broken := m.runChild(crashed, at > 0)
+	broken := m.runChildren(m.CrashAt(at), at > 0)
 	m.PullThePlug()
 	if err := unmount(); err != nil {
 		return fmt.Errorf("unmount: %w", err)
@@ -113,52 +121,70 @@ func (m *machine) cycle(at int) error {
 	return broken
 }
 
-// runChild runs the process until it ends, or shortly after the power went, and
-// holds what it says against the history.
-func (m *machine) runChild(crashed <-chan struct{}, wantCrash bool) error {
+// runChildren runs the processes of a cycle until they end, or shortly after the
+// power went, and returns the first broken promise.
+func (m *machine) runChildren(crashed <-chan struct{}, wantCrash bool) error {
+	results := make(chan error, m.processes)
+	alone := m.processes == 1 || !wantCrash
+	running := 1
+	if wantCrash {
+		running = m.processes
+	}
+	rounds := make([]*round, running)
+	for i := range rounds {
+		rounds[i] = m.history.begin(alone)
+	}
+	for writer, r := range rounds {
+		config := m.config
+		config.writer = writer
+		go func() { results <- m.runChild(config, r, crashed, wantCrash) }()
+	}
+	var first error
+	for range running {
+		if err := <-results; first == nil {
+			first = err
+		}
+	}
+	if crashedBy(crashed) {
+		m.seen.crashes++
+	}
+	return first
+}
+
+// runChild runs one process and holds what it says against the history.
+func (m *machine) runChild(config childConfig, r *round, crashed <-chan struct{}, wantCrash bool) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), childVariable+"="+m.config.String())
+	cmd.Env = append(os.Environ(), childVariable+"="+config.String())
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
+	if err := errors.Join(err, cmd.Start()); err != nil {
 		return err
 	}
 	ended := make(chan struct{})
-	killed := make(chan bool, 1)
+	killer := make(chan struct{})
 	go func() {
+		defer close(killer)
 		timeout := time.NewTimer(childTimeout)
 		defer timeout.Stop()
 		select {
 		case <-crashed:
-			killed <- true
 		case <-ended:
-			killed <- false
-			return
 		case <-timeout.C:
-			killed <- false
 		}
 		_ = cmd.Process.Kill()
 	}()
-	last, broken := m.listen(bufio.NewScanner(out))
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
+	last, broken := m.listen(bufio.NewScanner(out), r)
 	close(ended)
-	switch lostPower := <-killed; {
-	case broken != nil:
-		return broken
-	case !lostPower && !crashedBy(crashed) && (wantCrash || last != "done"):
-		return fmt.Errorf("the process ended by itself: %s", last)
-	case lostPower:
-		m.seen.crashes++
+	<-killer
+	_ = cmd.Wait()
+	if broken == nil && !crashedBy(crashed) && (wantCrash || last != "done") {
+		broken = fmt.Errorf("the process ended by itself: %s", last)
 	}
-	return nil
+	return broken
 }
 
 func crashedBy(crashed <-chan struct{}) bool {
@@ -171,13 +197,16 @@ func crashedBy(crashed <-chan struct{}) bool {
 }
 
 // listen takes the process's lines until it ends or breaks a promise.
-func (m *machine) listen(lines *bufio.Scanner) (last string, broken error) {
+func (m *machine) listen(lines *bufio.Scanner, r *round) (last string, broken error) {
 	lines.Buffer(nil, 1<<20)
-	r := &round{read: make(map[place]string), ends: make(map[int]int)}
 	for broken == nil && lines.Scan() {
 		last = lines.Text()
+		m.mu.Lock()
 		broken = m.history.take(r, last)
+		m.mu.Unlock()
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if r.checked {
 		m.seen.checked++
 	} else {
