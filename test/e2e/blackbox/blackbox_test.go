@@ -77,7 +77,7 @@ func environment() []string {
 type output struct {
 	stdout, stderr string
 	exit           int
-	maxRSS         int64 // bytes
+	maxRSS         int64 // bytes, nearly: what a look every 10 ms has seen
 }
 
 // run runs the command to its end.
@@ -86,11 +86,50 @@ func run(t *testing.T, dir, stdin string, args ...string) output {
 	cmd := command(t, dir, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
-	err := cmd.Run()
-	if cmd.ProcessState == nil {
-		t.Fatalf("%s: %v", strings.Join(args, " "), err)
+	used := runWatched(t, cmd)
+	return output{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode(), used}
+}
+
+// runWatched runs cmd to its end, whatever that is, and returns the most memory
+// it held. (What the kernel tells at a child's end is no use: it counts the
+// moment between fork and exec, when the child has its parent's memory.)
+func runWatched(t *testing.T, cmd *exec.Cmd) (maxRSS int64) {
+	t.Helper()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
 	}
-	return output{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode(), maxRSS(cmd.ProcessState)}
+	ended, watched := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watched)
+		look := time.NewTicker(10 * time.Millisecond)
+		defer look.Stop()
+		for {
+			select {
+			case <-ended:
+				return
+			case <-look.C:
+				maxRSS = max(maxRSS, highWaterMark(cmd.Process.Pid))
+			}
+		}
+	}()
+	_ = cmd.Wait() // the callers look at the exit code
+	close(ended)
+	<-watched
+	return maxRSS
+}
+
+// highWaterMark is the most memory that a process has held, 0 if it is gone.
+func highWaterMark(pid int) int64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	var kib int64
+	if _, err := fmt.Sscanf(rest, "%d kB", &kib); err != nil {
+		return 0
+	}
+	return kib << 10
 }
 
 // must runs the command and fails the test unless it succeeds.

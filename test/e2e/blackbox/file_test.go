@@ -90,10 +90,12 @@ func produceFile(t *testing.T, dir, file string, args ...string) []ack {
 	cmd := command(t, dir, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, &stderr)
+	used := runWatched(t, cmd)
+	if !cmd.ProcessState.Success() {
+		t.Fatalf("%s: exit code %d\n%s", strings.Join(args, " "), cmd.ProcessState.ExitCode(), &stderr)
 	}
-	if used := maxRSS(cmd.ProcessState); used > memoryLimit {
+	t.Logf("produce used %d MiB", used>>20)
+	if used > memoryLimit {
 		t.Errorf("produce used %d MiB, over %d", used>>20, memoryLimit>>20)
 	}
 	acks, err := readAcks(&stdout)
