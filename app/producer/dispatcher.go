@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/streamhouse/streamhouse/domain/sequence"
 )
 
 const (
@@ -15,7 +17,8 @@ const (
 	// maxYoungRequests bounds the requests younger than BatchTimeout.
 	maxYoungRequests = 4
 	// A request of at least heavyBytes and heavyRecords says that load is high;
-	// then the next one waits for paceLimit, so that requests stay large.
+	// then the next one waits for paceLimit and for the one under way, unless
+	// flushBytes wait: so requests stay large.
 	heavyBytes   = 256 << 10
 	heavyRecords = 100
 	paceLimit    = 10 * time.Millisecond
@@ -185,7 +188,8 @@ func (d *dispatcher) cutAt(now time.Time) time.Time {
 	}
 	late := d.since.Add(timeout)
 	held := d.inflight + d.p.retained.Load()
-	full := d.p.budget.used.Load()-held >= d.p.flushBytes()
+	room := int64(len(d.ready)*sequence.Window) * int64(d.p.cfg.BatchBytes)
+	full := min(d.p.budget.used.Load()-held, room) >= d.p.flushBytes()
 	if d.flushing > 0 || full && young < maxYoungRequests || !late.After(now) {
 		return now
 	}
@@ -193,7 +197,7 @@ func (d *dispatcher) cutAt(now time.Time) time.Time {
 	if paced := d.lastCut.Add(min(timeout, paceLimit)); d.lastHeavy && paced.After(now) {
 		return earlier(paced, late)
 	}
-	if young == 0 || young == 1 && d.triggered.Load() {
+	if young == 0 || young == 1 && d.triggered.Load() && !d.lastHeavy {
 		return now
 	}
 	return earlier(eldest.Add(timeout), late)
@@ -215,12 +219,11 @@ func (d *dispatcher) cut(now time.Time) {
 	d.triggered.Store(false)
 
 	r := &request{p: d.p, started: now}
-	for i, part := range parts {
-		if r.charge >= d.p.flushBytes() {
-			d.putBack(parts[i:], since)
-			break
-		}
-		part.take(r)
+	for len(parts) > 0 && r.charge < d.p.flushBytes() {
+		parts = d.round(r, parts)
+	}
+	if len(parts) > 0 {
+		d.putBack(parts, since)
 	}
 	if len(r.batches) == 0 {
 		return
@@ -229,6 +232,21 @@ func (d *dispatcher) cut(now time.Time) {
 	r.encode()
 	d.begin(r)
 	r.send()
+}
+
+// round takes one batch of each partition, until the request is full, and
+// returns the partitions that have more.
+func (d *dispatcher) round(r *request, parts []*partition) []*partition {
+	rest := parts[:0]
+	for i, part := range parts {
+		if r.charge >= d.p.flushBytes() {
+			return append(rest, parts[i:]...)
+		}
+		if part.take(r) {
+			rest = append(rest, part)
+		}
+	}
+	return rest
 }
 
 // putBack lists partitions again that a full request left behind.

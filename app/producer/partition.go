@@ -29,9 +29,6 @@ const (
 	// recordOverhead is what a record costs in memory besides its bytes: its
 	// share of the batch, its Pending and its callback.
 	recordOverhead = 48
-	// batchesPerRequest bounds what one request takes of one partition, so that
-	// two requests can overlap within the window of the sequence check.
-	batchesPerRequest = 2
 )
 
 // partition is where records of one partition wait and how their batches keep
@@ -184,27 +181,25 @@ func (part *partition) window() int {
 	return 1
 }
 
-// take moves waiting batches into the request.
-func (part *partition) take(r *request) {
+// take moves the first waiting batch into the request. It reports whether
+// another one could follow; the partition then stays in the caller's list.
+func (part *partition) take(r *request) (more bool) {
 	part.mu.Lock()
 	defer part.mu.Unlock()
 	part.listed = false
-	for n := 0; n < batchesPerRequest && len(part.inflight) < part.window() && !part.blocked; n++ {
-		o := part.next()
-		if o == nil {
-			return
-		}
-		part.number(o)
-		if o.encoded == nil {
-			part.seal(o)
-		}
-		o.settled = false
-		part.inflight = append(part.inflight, o)
-		r.add(o)
+	if !part.sendable() {
+		return false
 	}
-	if part.sendable() {
-		part.list(part.oldest())
+	o := part.next()
+	part.number(o)
+	if o.encoded == nil {
+		part.seal(o)
 	}
+	o.settled = false
+	part.inflight = append(part.inflight, o)
+	r.add(o)
+	part.listed = part.sendable()
+	return part.listed
 }
 
 // seal books the part of o's buffer that its records do not fill, so that the
