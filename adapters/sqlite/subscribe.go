@@ -3,10 +3,17 @@ package sqlite
 import (
 	"slices"
 	"sync"
+	"time"
 )
 
+// linger is how long the watcher stays after the last subscription ended. A
+// reader that follows the log subscribes anew with every fetch, and beginning to watch costs
+// more than a wait.
+const linger = 30 * time.Second
+
 // subscriptions are the functions to call after a commit, in the order in which
-// they came. While there are any, watch runs in a goroutine of its own.
+// they came. While there are any, and for linger after that, watch runs in a goroutine of its
+// own.
 type subscriptions struct {
 	// watch looks for commits of other processes until done is closed.
 	watch func(done <-chan struct{})
@@ -15,6 +22,7 @@ type subscriptions struct {
 	all     []*subscription // replaced, never changed, so that it can be walked unlocked
 	closed  bool
 	done    chan struct{} // ends the watcher, nil if none runs
+	leaving *time.Timer   // ends the watcher too, nil while there are subscriptions
 	watcher sync.WaitGroup
 }
 
@@ -35,6 +43,7 @@ func (s *subscriptions) add(wake func()) (cancel func()) {
 		return func() {}
 	}
 	s.all = append(slices.Clip(s.all), sub)
+	s.stay()
 	if s.done == nil {
 		s.start()
 	}
@@ -56,6 +65,31 @@ func (s *subscriptions) remove(sub *subscription) {
 	defer s.mu.Unlock()
 	s.all = slices.DeleteFunc(slices.Clone(s.all), func(o *subscription) bool { return o == sub })
 	if len(s.all) == 0 && s.done != nil {
+		s.stay()
+		s.leaving = time.AfterFunc(linger, s.leave)
+	}
+}
+
+// stay calls off the end of the watcher. It needs the lock.
+func (s *subscriptions) stay() {
+	if s.leaving != nil {
+		s.leaving.Stop()
+		s.leaving = nil
+	}
+}
+
+// leave ends the watcher if there is still nobody to wake.
+func (s *subscriptions) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.all) == 0 {
+		s.end()
+	}
+}
+
+// end ends the watcher, if one runs. It needs the lock.
+func (s *subscriptions) end() {
+	if s.done != nil {
 		close(s.done)
 		s.done = nil
 	}
@@ -65,10 +99,8 @@ func (s *subscriptions) remove(sub *subscription) {
 func (s *subscriptions) close() {
 	s.mu.Lock()
 	s.closed = true
-	if s.done != nil {
-		close(s.done)
-		s.done = nil
-	}
+	s.stay()
+	s.end()
 	s.mu.Unlock()
 	s.watcher.Wait()
 }
