@@ -11,6 +11,7 @@ import (
 	"github.com/streamhouse/streamhouse/adapters/fault"
 	"github.com/streamhouse/streamhouse/app/consumer"
 	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/batch"
 	"github.com/streamhouse/streamhouse/domain/commit"
 	"github.com/streamhouse/streamhouse/ports"
 	"github.com/streamhouse/streamhouse/test/sim/history"
@@ -149,6 +150,8 @@ func (f *follower) act(r *reading) {
 		f.pause(r)
 	case 2:
 		f.look(r)
+	case 3:
+		f.inspect(r)
 	default:
 		ctx, cancel := context.WithTimeout(r.ctx, time.Duration(1+f.random.IntN(2000))*time.Millisecond)
 		defer cancel()
@@ -231,6 +234,39 @@ func (f *follower) look(r *reading) {
 	e := r.event(history.Bounds, id)
 	e.High = int64(got[0].HighWatermark)
 	f.world.observe(r.process, e)
+}
+
+// inspect looks at an answer of the fetcher itself: batches must be whole, begin
+// where they were asked for and follow each other, whatever the store gave.
+func (f *follower) inspect(r *reading) {
+	if f.plan.agent {
+		return // a broken agent promises nothing: its consumer finds out
+	}
+	id := domain.PartitionID(f.random.IntN(int(r.topic.topic.Partitions)))
+	from, err := r.consumer.Position(r.topic.topic.Name, id)
+	if err != nil {
+		return
+	}
+	from = domain.Offset(f.random.Int64N(int64(from) + 1))
+	ctx, cancel := context.WithTimeout(r.ctx, time.Minute)
+	defer cancel()
+	key := commit.PartitionKey{Topic: r.topic.topic.ID, Partition: id}
+	got, err := r.fetcher.Fetch(ctx, ports.FetchRequest{Partitions: []ports.FetchPosition{{PartitionKey: key, Offset: from}}, MaxBytes: 1 << 20})
+	if err != nil || got[0].Err != nil && len(got[0].Batches) == 0 {
+		return
+	}
+	next := from
+	for rest := got[0].Batches; len(rest) > 0; {
+		h, err := batch.ParseHeader(rest)
+		if err != nil || h.BaseOffset > next || h.BaseOffset != next && next != from {
+			f.world.violate("%s fetched %s/%d from %d: batch at %d where %d was due, %v", r.name, key.Topic, id, from, h.BaseOffset, next, err)
+			return
+		}
+		next, rest = h.BaseOffset+domain.Offset(h.Records), rest[h.Length:]
+	}
+	if got[0].Err == nil && next == from && from < got[0].HighWatermark {
+		f.world.violate("%s fetched nothing from %d, though %s/%d ends at %d", r.name, from, key.Topic, id, got[0].HighWatermark)
+	}
 }
 
 // drain demands, once everything has healed and nothing is written any more,

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/streamhouse/streamhouse/adapters/fault"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -103,14 +104,21 @@ func (r *random) ask(s *scheduler, e *parked) {
 		r.crashAround(s, e)
 	case e.call.Effect && r.fault(r.drop):
 		s.let(e, verdict{did: "left on its way", fail: e.call.Error(ports.Ambiguous), late: true})
-	case (e.call.Method == "ReadRange" || e.call.Method == "Fetch") && r.fault(r.tamper):
-		t := tampering{kind: tamperKind(1 + r.IntN(tamperKinds)), at: r.Uint64()}
-		s.let(e, verdict{did: "tampered with", tamper: t})
+	case tamperable(e.call) && r.fault(r.tamper):
+		v := verdict{did: "tampered with", tamper: tampering{kind: tamperKind(1 + r.IntN(tamperKinds)), at: r.Uint64()}}
+		if e.call.Effect {
+			v.lose = e.call.Error(ports.Ambiguous) // a store that damaged an object did not say that it has it
+		}
+		s.let(e, v)
 	case r.chance(r.hold):
 		s.let(e, verdict{did: "answer held", hold: true})
 	default:
 		s.let(e, verdict{did: "ok"})
 	}
+}
+
+func tamperable(c fault.Call) bool {
+	return c.Method == "ReadRange" || c.Method == "Fetch" || c.Method == "Put"
 }
 
 // refusal is an error for a call that is not carried out: one that says so, or

@@ -46,7 +46,7 @@ func (p *process) die() {
 // step takes a turn; see scheduler.step.
 func (p *process) step(what string) bool { return p.world.scheduler.step(p, what) }
 
-// tampering says how a read's answer is damaged on its way.
+// tampering says how bytes are damaged on their way.
 type tampering struct {
 	kind tamperKind
 	at   uint64
@@ -67,17 +67,25 @@ const (
 func (p *process) prepare(c fault.Call, t tampering) {
 	switch {
 	case t.kind == untouched:
-	case c.Method == "ReadRange":
+	case c.Method == "ReadRange", c.Method == "Put":
 		p.tamper.Store(&t)
 	case c.Method == "Fetch":
 		p.lose.Store(true)
 	}
 }
 
-// tampered damages answers as its process is told.
+// tampered damages what it reads and writes as its process is told.
 type tampered struct {
 	ports.SegmentStore
 	process *process
+}
+
+// Put may leave a part of the object, or another one, under its key.
+func (t *tampered) Put(ctx context.Context, key string, body []byte) error {
+	if how := t.process.tamper.Swap(nil); how != nil {
+		body = how.damage(body)
+	}
+	return t.SegmentStore.Put(ctx, key, body)
 }
 
 func (t *tampered) ReadRange(ctx context.Context, key string, position, length int64) ([]byte, error) {

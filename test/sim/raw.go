@@ -252,11 +252,11 @@ func (r *raw) fenced(err error) bool {
 	return errors.Is(err, domain.ErrFenced) && r.plan.producer != "" && !r.world.quiet()
 }
 
-// unclear reports whether the answer says nothing about b: a store or the
-// network failed.
+// unclear reports whether the answer says nothing about b but that a store or
+// the network failed.
 func unclear(err error) bool {
 	var failed *ports.Error
-	return errors.As(err, &failed)
+	return errors.As(err, &failed) && failed.Kind != ports.Definite
 }
 
 // settle sends b until the answer is clear. False ends the client's work.

@@ -2,13 +2,17 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
+	"testing/synctest"
 	"time"
 
 	"github.com/streamhouse/streamhouse/adapters/direct"
 	"github.com/streamhouse/streamhouse/adapters/memory"
 	"github.com/streamhouse/streamhouse/app/consumer"
 	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/batch"
 	"github.com/streamhouse/streamhouse/domain/commit"
 	"github.com/streamhouse/streamhouse/domain/segment"
 	"github.com/streamhouse/streamhouse/ports"
@@ -17,6 +21,7 @@ import (
 
 // verify reads everything once more, and checks the history and the stores.
 func (w *world) verify() {
+	w.checkWake()
 	for _, t := range w.plan.topics {
 		if err := w.readAll(w.topic(t.name)); err != nil {
 			w.violate("final read of %s: %v", t.name, err)
@@ -36,7 +41,7 @@ func (w *world) verify() {
 func (w *world) readAll(t topicState) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	fetcher := direct.NewReader(w.metadata, w.segments, ports.NoTelemetry{}, direct.DefaultReaderConfig())
+	fetcher := w.reader()
 	c, err := consumer.New(consumer.Ports{Topics: w.metadata, Fetcher: fetcher}, consumer.DefaultConfig())
 	if err != nil {
 		return err
@@ -122,5 +127,88 @@ func (w *world) checkObject(row memory.SegmentRow) error {
 	if err != nil {
 		return err
 	}
+	if err := checkIndex(opened); err != nil {
+		return err
+	}
 	return opened.CheckIdentity(w.metadata.ClusterID(), row.ID)
+}
+
+// checkIndex compares the times in a segment's index with its batches.
+func checkIndex(s *segment.Segment) error {
+	for _, e := range s.Extents {
+		newest := int64(math.MinInt64)
+		for b, err := range s.Batches(e) {
+			if err != nil {
+				return err
+			}
+			newest = max(newest, b.Header.MaxTimestamp)
+		}
+		if e.MaxTimestamp != newest {
+			return fmt.Errorf("the index says that the newest record of partition %d is of %d, it is of %d", e.Partition, e.MaxTimestamp, newest)
+		}
+	}
+	return nil
+}
+
+// checkWake demands that a consumer at the end of a topic gets a new record at
+// once.
+func (w *world) checkWake() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	t := w.topic(w.plan.topics[0].name).topic
+	c, err := consumer.New(consumer.Ports{Topics: w.metadata, Fetcher: w.reader()}, consumer.DefaultConfig())
+	if err == nil {
+		defer c.Close()
+		err = c.Assign(ctx, t.Name, consumer.End(), 0)
+	}
+	if err != nil {
+		w.violate("a consumer of %s: %v", t.Name, err)
+		return
+	}
+	polled := make(chan time.Time, 1)
+	go func() {
+		if _, err := c.Poll(ctx, 1); err != nil {
+			w.violate("poll at the end: %v", err)
+		}
+		polled <- time.Now()
+	}()
+	synctest.Wait()
+	begin := time.Now()
+	w.appendOne(ctx, t)
+	if took := (<-polled).Sub(begin); took > 50*time.Millisecond {
+		w.violate("a consumer that waited got a new record after %v", took)
+	}
+}
+
+// appendOne writes a record, as a session of its own.
+func (w *world) appendOne(ctx context.Context, t domain.Topic) {
+	transport, err := direct.NewWriter(w.metadata, w.segments, ports.NoTelemetry{}, direct.DefaultConfig())
+	if err != nil {
+		w.violate("transport: %v", err)
+		return
+	}
+	r := domain.Record{Topic: t.Name, Value: []byte("wake")}
+	var b batch.Builder
+	b.Append(time.Now().UnixMilli(), nil, r.Value, nil)
+	encoded, err := b.Encode(nil, nil, batch.NoProducer)
+	if err != nil {
+		w.violate("encode: %v", err)
+	}
+	w.observe(nil, history.Event{Kind: history.Open, Session: "waker"})
+	w.sending(nil, "waker", "wake", r)
+	answered := make(chan ports.AppendResult, 1)
+	wire := []ports.Batch{{PartitionKey: commit.PartitionKey{Topic: t.ID}, Bytes: encoded}}
+	err = transport.Append(ctx, wire, func(_ int, r ports.AppendResult) { answered <- r })
+	if err == nil {
+		a := <-answered
+		w.observe(nil, history.Event{Kind: history.Ack, ID: "wake", Offset: int64(a.Base)})
+		err = a.Err
+	}
+	if err := errors.Join(err, transport.Close(ctx)); err != nil {
+		w.violate("append at the end: %v", err)
+	}
+}
+
+func (w *world) reader() *direct.Reader {
+	return direct.NewReader(w.metadata, w.segments, ports.NoTelemetry{}, direct.DefaultReaderConfig())
 }

@@ -129,6 +129,12 @@ func (w *world) awaitHeal() {
 
 func (w *world) quiet() bool { return w.plan.Mode == Quiet }
 
+// strict reports whether every send must succeed that is tried often enough:
+// nothing goes wrong, or one thing that kills nobody.
+func (w *world) strict() bool {
+	return w.plan.Mode != Mixed && w.plan.rates.crash == 0
+}
+
 // topic returns what is known of a topic now.
 func (w *world) topic(name string) topicState {
 	w.mu.Lock()
