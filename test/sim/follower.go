@@ -264,8 +264,8 @@ func (f *follower) inspect(r *reading) {
 		}
 		next, rest = h.BaseOffset+domain.Offset(h.Records), rest[h.Length:]
 	}
-	if got[0].Err == nil && next == from && from < got[0].HighWatermark {
-		f.world.violate("%s fetched nothing from %d, though %s/%d ends at %d", r.name, from, key.Topic, id, got[0].HighWatermark)
+	if end := got[0].HighWatermark; got[0].Err == nil && (next > end || next == from && from < end) {
+		f.world.violate("%s fetched %s/%d from %d to %d, though it ends at %d", r.name, key.Topic, id, from, next, end)
 	}
 }
 

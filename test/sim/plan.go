@@ -21,8 +21,10 @@ type Plan struct {
 	Seed      uint64
 	Mode      Mode
 	rates     rates
-	skips     int // single: calls that go well before the fault
-	steps     int // of the scheduler, before everything heals
+	skips     int      // single: calls that go well before the fault
+	scripts   []script // scripted: what goes wrong
+	dropLate  bool     // what is on its way when everything heals never arrives
+	steps     int      // of the scheduler, before everything heals
 	topics    []topicPlan
 	writers   []writerPlan
 	raws      []rawPlan
@@ -85,7 +87,7 @@ type adminPlan struct {
 // one fault.
 func PlanOf(seed uint64) Plan {
 	r := rand.New(rand.NewPCG(seed, 1))
-	p := Plan{Seed: seed, Mode: Mixed, steps: 300 + r.IntN(1500)}
+	p := Plan{Seed: seed, Mode: Mixed, dropLate: seed%2 == 0, steps: 300 + r.IntN(1500)}
 	p.drawFaults(r)
 	for i := range 1 + r.IntN(2) {
 		p.topics = append(p.topics, topicPlan{fmt.Sprintf("t%d", i), 1 + r.Int32N(3)})
@@ -165,6 +167,9 @@ func share(r *rand.Rand) float64 {
 }
 
 func (p *Plan) policy() policy {
+	if p.Mode == Scripted {
+		return &scripted{scripts: p.scripts}
+	}
 	r := &random{Rand: rand.New(rand.NewPCG(p.Seed, 2)), rates: p.rates, budget: -1}
 	switch p.Mode {
 	case Quiet:

@@ -15,6 +15,8 @@ import (
 // goroutine is blocked.
 type policy interface {
 	act(s *scheduler)
+	// busy reports whether it means to go on with a call that waits.
+	busy(s *scheduler) bool
 }
 
 // healthy carries every call out, first come first served.
@@ -24,6 +26,8 @@ func (healthy) act(s *scheduler) {
 	oldest := slices.MinFunc(s.waiting, func(a, b *parked) int { return cmp.Compare(a.since, b.since) })
 	s.let(oldest, verdict{did: "ok"})
 }
+
+func (healthy) busy(*scheduler) bool { return false }
 
 // rates are the shares of calls, from 0 to 1, that meet each fault.
 type rates struct {
@@ -61,6 +65,8 @@ func (r *random) act(s *scheduler) {
 	}
 	r.judge(s, e)
 }
+
+func (r *random) busy(*scheduler) bool { return false }
 
 func (r *random) chance(p float64) bool { return p > 0 && r.Float64() < p }
 

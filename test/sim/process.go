@@ -59,8 +59,9 @@ const (
 	flipBit
 	cutShort
 	changeUnsealed // a field that the batch's checksum leaves out
+	changeCount    // of the first batch's records, in both of the header's fields
 
-	tamperKinds = 3
+	tamperKinds = 4
 )
 
 // prepare has the call that is about to be carried out damaged.
@@ -108,9 +109,24 @@ func (t *tampering) damage(b []byte) []byte {
 		b = b[:t.at%uint64(len(b))]
 	case changeUnsealed:
 		binary.BigEndian.PutUint64(b, 1+t.at%1000)
+	case changeCount:
+		if h, err := batch.ParseHeader(b); err == nil {
+			records := uint32(1)
+			if h.Records == 1 {
+				records = 2
+			}
+			binary.BigEndian.PutUint32(b[lastOffsetDeltaAt:], records-1)
+			binary.BigEndian.PutUint32(b[recordsAt:], records)
+		}
 	}
 	return b
 }
+
+// Where a batch's header has its counts, by Kafka's format 2.
+const (
+	lastOffsetDeltaAt = 23
+	recordsAt         = 57
+)
 
 // lossy leaves out the first batch of an answer when its process is told to, as
 // a broken agent might.

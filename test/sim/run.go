@@ -50,8 +50,10 @@ func (w *world) run() {
 		}
 	}
 	w.startWorkers()
-	steps := func() bool { return w.scheduler.steps >= w.plan.steps || w.count(&w.active) == 0 }
-	if err := w.scheduler.run(steps); err != nil {
+	played := func() bool {
+		return w.scheduler.steps >= w.plan.steps || w.count(&w.active) == 0 && !w.scheduler.policy.busy(w.scheduler)
+	}
+	if err := w.scheduler.run(played); err != nil {
 		w.violate("under faults: %v", err)
 	}
 	w.heal()
@@ -88,12 +90,15 @@ func (w *world) startWorkers() {
 	}
 }
 
+// heals is what a trace says when faults end.
+const heals = "heals"
+
 // heal ends all faults: what is still on its way arrives now or never.
 func (w *world) heal() {
-	w.trace.add(entry{actor: "world", did: "heals"})
+	w.trace.add(entry{actor: "world", did: heals})
 	for _, e := range slices.Clone(w.scheduler.waiting) {
 		if e.phase == arriving {
-			w.scheduler.let(e, verdict{did: "dropped", drop: w.plan.Seed%2 == 0})
+			w.scheduler.let(e, verdict{did: "dropped", drop: w.plan.dropLate})
 		}
 	}
 	w.scheduler.policy = healthy{}

@@ -267,7 +267,7 @@ func (s *scheduler) pass(d time.Duration) {
 // let carries v out on the waiting call e.
 func (s *scheduler) let(e *parked, v verdict) {
 	s.waiting = slices.DeleteFunc(s.waiting, func(o *parked) bool { return o == e })
-	s.trace.add(entry{actor: e.process.name, call: e.call, number: e.number, did: phases[e.phase] + v.did})
+	s.trace.add(entry{actor: e.process.name, call: e.call, number: e.number, did: phases[e.phase] + v.did, again: e.phase != asking})
 	if e.phase != arriving {
 		e.release <- v
 		return

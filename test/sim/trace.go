@@ -19,6 +19,7 @@ type entry struct {
 	call   fault.Call
 	number int
 	did    string
+	again  bool // the call was mentioned before: this is about its answer
 	event  *history.Event
 }
 
