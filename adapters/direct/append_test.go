@@ -204,3 +204,17 @@ func TestConfig_ValidateReportsEveryFault(t *testing.T) {
 		t.Errorf("a bad ReaderConfig: %v, want ErrConfig", err)
 	}
 }
+
+func TestAppend_TellsWhatTheStoreSaidWhenTimeRunsOut(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		r.store.put.set(func(context.Context, string, []byte) error {
+			return ports.StorageError("put object", ports.Transient, errors.New("no space left on device"))
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		a := <-r.append(ctx, r.batch(0, batch.NoProducer, "a"))
+		if !errors.Is(a.Err, domain.ErrTimeout) || ports.KindOf(a.Err) != ports.Transient || !strings.Contains(a.Err.Error(), "no space left on device") {
+			t.Errorf("settled with %v, want a definite timeout that tells what the store said", a.Err)
+		}
+	})
+}

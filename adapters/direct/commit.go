@@ -118,6 +118,9 @@ func (w *Writer) attempt(requests []commit.Segment) ([]ports.CommitResult, error
 	start := time.Now()
 	results, err := w.log.Commit(ctx, requests)
 	w.tel.Record(ports.Event{Kind: ports.MetadataCommit, Duration: time.Since(start), Count: len(requests), Err: err})
+	w.mu.Lock()
+	w.trouble = err
+	w.mu.Unlock()
 	return results, err
 }
 

@@ -100,26 +100,30 @@ func (w *Writer) expireItems(c *call, cause error, out *outbox) {
 	for i := range c.items {
 		it := &c.items[i]
 		if it.state == committing {
-			w.refuse(it, expired(cause, ports.Ambiguous), out)
+			w.refuse(it, expired(cause, w.trouble, ports.Ambiguous), out)
 		} else {
-			w.refuse(it, expired(cause, ports.Transient), out)
+			w.refuse(it, expired(cause, w.trouble, ports.Transient), out)
 		}
 	}
 	w.seal()
 }
 
 // expired is the error of a batch whose context ended. Transient: the batch is
-// not in the log, and no commit will bring it there.
-func expired(cause error, kind ports.Kind) error {
+// not in the log, and no commit will bring it there. The trouble that the stores had,
+// if any, is told in words: it explains the end, and does not classify it.
+func expired(cause, trouble error, kind ports.Kind) error {
 	if mutant.On(mutantAmbiguousIsDefinite) {
 		kind = ports.Transient
 	}
-	class := error(domain.ErrStorage)
+	var class error = domain.ErrStorage
 	if kind == ports.Ambiguous {
 		class = domain.ErrMetadata
 	}
 	if errors.Is(cause, context.DeadlineExceeded) {
 		class = domain.ErrTimeout
+	}
+	if trouble != nil {
+		cause = fmt.Errorf("%w, after %s", cause, trouble.Error())
 	}
 	return &ports.Error{Class: class, Op: "append", Kind: kind, Err: cause}
 }

@@ -175,6 +175,7 @@ func (w *Writer) retry(s *draft, f func() error) error {
 		}
 		w.mu.Lock()
 		s.failures++
+		w.trouble = err
 		w.mu.Unlock()
 		if !w.pause(s.ctx, attempt) {
 			return err

@@ -38,6 +38,7 @@ type Writer struct {
 	closed  bool
 	fatal   error // why the writer refuses everything
 	running int   // goroutines
+	trouble error // the last failure of a store, nil after a commit
 
 	room    int64   // bytes taken over and not settled
 	waiters []*call // for room, first come first served
@@ -85,7 +86,7 @@ func NewWriter(log Metadata, store ports.SegmentStore, tel ports.Telemetry, cfg 
 // is left out of the commit.
 func (w *Writer) Append(ctx context.Context, batches []ports.Batch, settle func(int, ports.AppendResult)) error {
 	if ctx.Err() != nil {
-		return expired(context.Cause(ctx), ports.Transient)
+		return expired(context.Cause(ctx), nil, ports.Transient)
 	}
 	c := newCall(ctx, batches, settle)
 	granted, err := w.admit(c)
@@ -146,7 +147,7 @@ func (w *Writer) await(c *call, granted chan struct{}) error {
 			w.waiters = append(w.waiters[:i:i], w.waiters[i+1:]...)
 			w.admitWaiters()
 			w.seal()
-			return expired(context.Cause(c.ctx), ports.Transient)
+			return expired(context.Cause(c.ctx), w.trouble, ports.Transient)
 		}
 	}
 	if c.granted == nil {
