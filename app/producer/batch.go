@@ -2,6 +2,7 @@ package producer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync/atomic"
@@ -43,7 +44,7 @@ type outgoing struct {
 	attempts  int
 	ambiguous bool // an attempt may have stored it
 	lastErr   error
-	lost      bool // refused as out of order with nothing before it: the session is gone
+	lost      bool // the session is gone: say, refused as out of order with nothing before it
 
 	// The state of the present attempt.
 	settled bool
@@ -51,6 +52,7 @@ type outgoing struct {
 
 	// The fate, readable once done is closed.
 	done chan struct{}
+	over bool // done is closed
 	base domain.Offset
 	err  error
 }
@@ -85,6 +87,11 @@ func (o *outgoing) note(err error) {
 	}
 }
 
+// sessionLost reports whether o needs another session.
+func (o *outgoing) sessionLost() bool {
+	return o.lost || errors.Is(o.lastErr, domain.ErrFenced) || errors.Is(o.lastErr, domain.ErrSessionExpired)
+}
+
 // ok reports whether the present attempt ended with the batch stored.
 func (o *outgoing) ok() bool {
 	return o.settled && (o.result.Err == nil || domain.FateOf(o.result.Err).Stored == domain.StoredYes)
@@ -98,12 +105,15 @@ func (o *outgoing) stored() domain.Stored {
 	return domain.StoredNo
 }
 
+// late reports whether the delivery deadline of o has passed.
+func (o *outgoing) late(now time.Time) bool { return !now.Before(o.deadline()) }
+
 func (o *outgoing) deadline() time.Time { return o.first.Add(o.part.p.cfg.DeliveryTimeout) }
 
 // expired reports whether the attempts of o are used up.
 func (o *outgoing) expired(now time.Time) bool {
 	cfg := &o.part.p.cfg
-	return !now.Before(o.deadline()) || cfg.MaxRetries >= 0 && o.attempts > cfg.MaxRetries
+	return o.late(now) || cfg.MaxRetries >= 0 && o.attempts > cfg.MaxRetries
 }
 
 // giveUp is the error for a batch that will not be tried again.

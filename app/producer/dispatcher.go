@@ -38,13 +38,13 @@ type dispatcher struct {
 
 	triggered atomic.Bool  // a partition reached BatchSize
 	waterline atomic.Int64 // wake the dispatcher when so much of the budget is used
+	inflight  atomic.Int64 // of the budget: batches that are sent and not settled
 
 	mu       sync.Mutex // after partition.mu
 	ready    []*partition
 	since    time.Time // acceptance of the oldest record in ready
 	delayed  []delayed
 	requests []*request // under way, oldest first
-	inflight int64      // what they hold of the budget
 	flushing int        // calls of Flush that wait
 
 	// Of the dispatcher's goroutine.
@@ -170,7 +170,7 @@ func (d *dispatcher) next(now time.Time) (time.Time, bool) {
 	for _, x := range d.delayed {
 		ring(x.at)
 	}
-	if len(d.ready) > 0 && d.inflight < d.p.cfg.BufferBytes/4*3 {
+	if len(d.ready) > 0 && d.inflight.Load() < d.mostInflight() {
 		ring(d.cutAt(now))
 	}
 	return alarm, !alarm.IsZero()
@@ -187,7 +187,7 @@ func (d *dispatcher) cutAt(now time.Time) time.Time {
 		young, eldest = young+1, r.started
 	}
 	late := d.since.Add(timeout)
-	held := d.inflight + d.p.retained.Load()
+	held := d.inflight.Load() + d.p.retained.Load()
 	room := int64(len(d.ready)*sequence.Window) * int64(d.p.cfg.BatchBytes)
 	full := min(d.p.budget.used.Load()-held, room) >= d.p.flushBytes()
 	if d.flushing > 0 || full && young < maxYoungRequests || !late.After(now) {
@@ -212,11 +212,11 @@ func earlier(a, b time.Time) time.Time {
 
 // cut makes a request of what waits and sends it.
 func (d *dispatcher) cut(now time.Time) {
+	d.triggered.Store(false) // a later trigger is for the next request
 	d.mu.Lock()
 	parts, since := d.ready, d.since
 	d.ready = nil
 	d.mu.Unlock()
-	d.triggered.Store(false)
 
 	r := &request{p: d.p, started: now}
 	for len(parts) > 0 && r.charge < d.p.flushBytes() {
@@ -229,9 +229,11 @@ func (d *dispatcher) cut(now time.Time) {
 		return
 	}
 	d.lastCut, d.lastHeavy = now, r.bytes >= heavyBytes && r.records >= heavyRecords
-	r.encode()
-	d.begin(r)
-	r.send()
+	for _, r := range r.split() {
+		r.encode()
+		d.begin(r)
+		r.send()
+	}
 }
 
 // round takes one batch of each partition, until the request is full, and
@@ -261,14 +263,24 @@ func (d *dispatcher) begin(r *request) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.requests = append(d.requests, r)
-	d.inflight += r.charge
+	d.inflight.Add(r.charge)
+}
+
+// mostInflight is how much of the budget in flight keeps the rest waiting.
+func (d *dispatcher) mostInflight() int64 { return d.p.cfg.BufferBytes / 4 * 3 }
+
+// settled says that a batch that holds charge of the budget is not in flight
+// any more. Others of its request may be for long.
+func (d *dispatcher) settled(charge int64) {
+	if left := d.inflight.Add(-charge); left < d.mostInflight() && left+charge >= d.mostInflight() {
+		d.signal()
+	}
 }
 
 // done takes a request off the list: all its batches are settled.
 func (d *dispatcher) done(r *request) {
 	d.mu.Lock()
 	d.requests = slices.DeleteFunc(d.requests, func(x *request) bool { return x == r })
-	d.inflight -= r.charge
 	d.mu.Unlock()
 	d.signal()
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/ports"
 )
 
 // closeGrace is how long Close waits, after its context ended, for batches in
@@ -53,6 +54,7 @@ func (p *Producer) Close(ctx context.Context) error {
 		err = fmt.Errorf("close producer: %w", closeErr)
 	}
 	p.end()
+	p.reaper.stop()
 	p.finishClose(err)
 	return err
 }
@@ -113,6 +115,7 @@ func (p *Producer) fail(cause error) {
 	if closed := p.failure.Load(); closed != nil && *closed != error(domain.ErrClosed) {
 		return
 	}
+	cause = &endedError{cause}
 	p.failure.Store(&cause)
 	p.generations.close()
 	p.spawn(p.failPartitions)
@@ -123,7 +126,9 @@ func (p *Producer) failPartitions() {
 	p.topics.eachPartition(func(part *partition) {
 		part.mu.Lock()
 		defer part.mu.Unlock()
-		part.blocked = true
+		if part.hold == free {
+			part.hold = draining
+		}
 		if cause := p.ended(); cause != nil && len(part.inflight) == 0 && len(part.unspent) == 0 {
 			part.failAll(cause)
 		}
@@ -154,5 +159,19 @@ func (p *Producer) renewSession(old *session) (*session, error) {
 	}
 	ctx, cancel := context.WithTimeout(p.life, p.cfg.RequestTimeout)
 	defer cancel()
-	return p.register(ctx)
+	before := p.superseded.Swap(old)
+	next, err := p.register(ctx)
+	if err != nil {
+		switch ports.KindOf(err) {
+		case ports.Transient, ports.Definite:
+			p.superseded.Store(before) // it had no effect
+		}
+	}
+	return next, err
+}
+
+// fencedByOther reports whether it takes another producer to fence s: it is the
+// current session, and no registration of ours has perhaps opened the next one.
+func (p *Producer) fencedByOther(s *session) bool {
+	return s != nil && s == p.session.Load() && s != p.superseded.Load()
 }

@@ -14,17 +14,6 @@ import (
 	"github.com/streamhouse/streamhouse/ports"
 )
 
-// Planted bugs, see package mutant.
-const (
-	mutantRetryEarly      mutant.ID = "producer-retry-before-drain"
-	mutantNewSequence     mutant.ID = "producer-new-sequence-on-retry"
-	mutantUnknownIsNo     mutant.ID = "producer-unknown-called-definite"
-	mutantNoAbandon       mutant.ID = "producer-gives-up-without-settling"
-	mutantResultIsBase    mutant.ID = "producer-answers-base-offset"
-	mutantRetryUnnumbered mutant.ID = "producer-retries-as-another-batch"
-	mutantFenceIgnored    mutant.ID = "producer-fence-takes-new-session"
-)
-
 const (
 	// recordOverhead is what a record costs in memory besides its bytes: its
 	// share of the batch, its Pending and its callback.
@@ -40,7 +29,7 @@ type partition struct {
 	open    *outgoing
 	p       *Producer
 	listed  bool // in the dispatcher's list of ready partitions
-	blocked bool // a batch failed: nothing is sent until that is dealt with
+	hold    hold // why nothing is sent although something waits
 	gone    bool // the topic is deleted
 	calling bool // a goroutine runs callbacks
 
@@ -56,6 +45,7 @@ type partition struct {
 
 	failures    int // in a row, for the back-off
 	unspent     []unspent
+	order       []*outgoing // not over, or behind one that is not
 	completions []*outgoing // whose callbacks are to run
 }
 
@@ -94,13 +84,11 @@ func (part *partition) room(r *domain.Record, bound int) (*outgoing, int64, erro
 	cfg := &part.p.cfg
 	if o := part.open; o != nil {
 		ts := o.timestamp(r)
-		if o.fits(bound, cfg.BatchBytes, ts-o.baseTimestamp) && !(part.blocked && part.stale(o)) {
+		if o.fits(bound, cfg.BatchBytes, ts-o.baseTimestamp) && !(part.hold != free && part.stale(o)) {
 			part.grow(o, bound)
 			return o, ts, nil
 		}
-		o.builder.Unstage()
-		part.queue = append(part.queue, o)
-		part.open = nil
+		part.shut()
 	}
 	o, err := part.newBatch(bound)
 	if err != nil {
@@ -118,6 +106,9 @@ func (part *partition) stale(o *outgoing) bool {
 }
 
 func (part *partition) newBatch(bound int) (*outgoing, error) {
+	if part.topic.replaced.Load() {
+		return nil, errTopicReplaced
+	}
 	group, err := part.p.generations.begin()
 	if err != nil {
 		return nil, cmp.Or(part.p.usable(), err)
@@ -133,7 +124,18 @@ func (part *partition) newBatch(bound int) (*outgoing, error) {
 		part.stage = part.p.stages.take()
 	}
 	o.builder.Stage(part.stage)
+	part.order = append(part.order, o)
+	part.p.reaper.by(o.deadline().Add(reapAfter))
 	return o, nil
+}
+
+// shut moves the open batch into the queue: nothing joins it any more.
+func (part *partition) shut() {
+	if o := part.open; o != nil {
+		o.builder.Unstage()
+		part.queue = append(part.queue, o)
+		part.open = nil
+	}
 }
 
 // expected is how large the next batch may become, by the one before it.
@@ -164,7 +166,7 @@ func (part *partition) announce(o *outgoing) {
 
 // sendable reports whether a request may take a batch of the partition.
 func (part *partition) sendable() bool {
-	return !part.listed && !part.blocked && len(part.inflight) < part.window() && (part.open != nil || len(part.queue) > 0)
+	return !part.listed && part.hold == free && len(part.inflight) < part.window() && (part.open != nil || len(part.queue) > 0)
 }
 
 // list puts the partition into the dispatcher's list.
@@ -187,7 +189,7 @@ func (part *partition) take(r *request) (more bool) {
 	part.mu.Lock()
 	defer part.mu.Unlock()
 	part.listed = false
-	if !part.sendable() {
+	if !part.sendable() || part.peek().late(r.started) { // what is late is the reaper's
 		return false
 	}
 	o := part.next()
@@ -265,7 +267,9 @@ func (part *partition) settle(o *outgoing, result ports.AppendResult) {
 	o.settled, o.result = true, result
 	if !o.ok() {
 		o.note(result.Err)
-		part.blocked = true
+		if part.hold == free {
+			part.hold = draining
+		}
 		part.p.telemetry.Record(ports.Event{Kind: ports.BatchRetried, Count: int(o.count), Err: result.Err})
 	}
 	for len(part.inflight) > 0 && part.inflight[0].ok() {
@@ -276,7 +280,7 @@ func (part *partition) settle(o *outgoing, result ports.AppendResult) {
 		part.complete(head, head.result.Base, head.result.Err)
 	}
 	switch {
-	case part.blocked && (part.drained() || mutant.On(mutantRetryEarly)):
+	case part.hold != free && (part.drained() || mutant.On(mutantRetryEarly)):
 		part.requeue()
 		part.resolve()
 	case part.sendable():
@@ -300,7 +304,7 @@ func (part *partition) requeue() {
 		return
 	}
 	head := part.inflight[0]
-	head.lost = errors.Is(head.lastErr, domain.ErrOutOfOrder)
+	head.lost = head.sequenced && errors.Is(head.lastErr, domain.ErrOutOfOrder)
 	part.failures++
 	part.queue = append(part.inflight, part.queue...)
 	part.inflight = nil
@@ -321,12 +325,29 @@ func (part *partition) complete(o *outgoing, base domain.Offset, err error) {
 	})
 	o.release()
 	close(o.done)
+	o.over = true
 	if len(o.callbacks) == 0 {
 		part.p.finished(o)
-		return
 	}
-	part.completions = append(part.completions, o)
-	if !part.calling {
+	part.callback()
+}
+
+// callback hands on what is over and has nothing before it that is not: so
+// callbacks run in order, though fates may be told in another.
+func (part *partition) callback() {
+	n := 0
+	for ; n < len(part.order) && part.order[n].over; n++ {
+		if o := part.order[n]; len(o.callbacks) > 0 {
+			part.completions = append(part.completions, o)
+		}
+	}
+	clear(part.order[:n])
+	if n == len(part.order) {
+		part.order = part.order[:0]
+	} else {
+		part.order = part.order[n:]
+	}
+	if len(part.completions) > 0 && !part.calling {
 		part.calling = true
 		part.p.spawn(part.call)
 	}

@@ -56,13 +56,13 @@ type Producer struct {
 	pendings    pendings
 	generations *generations
 	dispatcher  dispatcher
+	reaper      reaper
 
-	session  atomic.Pointer[session] // nil without idempotence
-	renewing chan struct{}           // holds a token while nobody registers
-	failure  atomic.Pointer[error]   // why this producer is of no further use
-
-	lookingUp atomic.Bool // a look-up for TrySend runs
-	notFound  atomic.Pointer[lookUpFailure]
+	session    atomic.Pointer[session] // nil without idempotence
+	superseded atomic.Pointer[session] // which a registration of ours has replaced, or may have
+	renewing   chan struct{}           // holds a token while nobody registers
+	failure    atomic.Pointer[error]   // why this producer is of no further use
+	lookUps    lookUps                 // for TrySend
 
 	randomMu sync.Mutex
 	rng      *rand.Rand
@@ -104,6 +104,8 @@ func New(ctx context.Context, to Ports, cfg Config) (*Producer, error) {
 	}
 	p.dispatcher.p, p.dispatcher.wake = p, make(chan struct{}, 1)
 	p.dispatcher.waterline.Store(p.flushBytes())
+	p.reaper.p = p
+	p.reaper.at.Store(never)
 	p.spawn(p.dispatcher.run)
 	return p, nil
 }
@@ -243,28 +245,6 @@ func (p *Producer) accept(ctx context.Context, r *domain.Record, callback Callba
 		return nil, err
 	}
 	return pending, nil
-}
-
-// notAccepted says that a wait ended before the record was taken over.
-func notAccepted(topic string, cause error) error {
-	if errors.Is(cause, domain.ErrClosed) {
-		return cause
-	}
-	return &notAcceptedError{topic, cause}
-}
-
-// notAcceptedError is definite whatever its cause says: nothing was sent.
-type notAcceptedError struct {
-	topic string
-	cause error
-}
-
-func (e *notAcceptedError) Error() string {
-	return fmt.Sprintf("record for topic %q was not accepted: %v", e.topic, e.cause)
-}
-func (e *notAcceptedError) Unwrap() []error { return []error{e.cause, domain.ErrTimeout} }
-func (e *notAcceptedError) Fate() domain.Fate {
-	return domain.Fate{Stored: domain.StoredNo, Retry: true}
 }
 
 // usable returns why no record can be taken, or nil.

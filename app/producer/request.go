@@ -86,8 +86,35 @@ func (r *request) send() {
 	}
 }
 
+// split puts the batches whose delivery deadline is near into a request of their
+// own, which goes first: its context ends with the earliest of them, and the others shall
+// have their full RequestTimeout.
+func (r *request) split() []*request {
+	near := r.started.Add(min(r.p.cfg.RequestTimeout, r.p.cfg.DeliveryTimeout) / 2)
+	hurried := 0
+	for _, o := range r.batches {
+		if o.deadline().Before(near) {
+			hurried++
+		}
+	}
+	if hurried == 0 || hurried == len(r.batches) {
+		return []*request{r}
+	}
+	first, second := &request{p: r.p, started: r.started}, &request{p: r.p, started: r.started}
+	for _, o := range r.batches {
+		if o.deadline().Before(near) {
+			first.add(o)
+		} else {
+			second.add(o)
+		}
+	}
+	return []*request{first, second}
+}
+
 func (r *request) settle(o *outgoing, result ports.AppendResult) {
+	charge := o.charge
 	o.part.settle(o, result)
+	r.p.dispatcher.settled(charge)
 	if r.left.Add(-1) == 0 {
 		r.cancel()
 		r.p.dispatcher.done(r)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/streamhouse/streamhouse/domain"
@@ -20,14 +21,27 @@ const abandonWait = time.Second / 2
 // unspent is a given-up batch whose sequences the metadata store does not yet
 // know to be spent: nothing may follow it.
 type unspent struct {
-	id ports.AbandonedBatch
-	o  *outgoing // nil once its fate was told
+	id      ports.AbandonedBatch
+	session *session
+	o       *outgoing // nil once its fate was told
+	until   time.Time // when that is told as far as it is known
 }
+
+// hold says why a partition sends nothing.
+type hold uint8
+
+const (
+	free     hold = iota
+	draining      // a batch failed: those in flight come back
+	resting       // until the back-off ends
+	settling      // until the metadata store knows what was given up
+	renewing      // until there is another session
+)
 
 // resolve decides how a blocked partition goes on. None of its batches is in
 // flight; the head of the queue is the first that is not stored. The caller holds mu.
 func (part *partition) resolve() {
-	part.blocked = true
+	part.hold = draining
 	part.remember()
 	for len(part.queue) > 0 {
 		head := part.queue[0]
@@ -36,22 +50,27 @@ func (part *partition) resolve() {
 		case cause != nil:
 			part.failAll(cause)
 			return
-		case errors.Is(err, domain.ErrTopicNotFound), errors.Is(err, domain.ErrInvalidPartition):
+		case errors.Is(err, domain.ErrTopicNotFound):
 			part.end()
 			return
-		case errors.Is(err, domain.ErrFenced) && (head.session == part.p.session.Load() && !mutant.On(mutantFenceIgnored)):
+		case errors.Is(err, domain.ErrFenced) && part.p.fencedByOther(head.session) && !mutant.On(mutantFenceIgnored):
 			part.p.fail(&domain.FencedError{Producer: part.p.cfg.Name, Epoch: head.session.Epoch})
 			continue
-		case errors.Is(err, domain.ErrFenced), errors.Is(err, domain.ErrSessionExpired), head.lost && head.sequenced:
-			old := cmp.Or(head.session, part.session)
-			part.p.spawn(func() { part.renew(old) })
-			return
+		case part.p.cfg.Idempotence && head.sessionLost():
+			part.forfeit(time.Now())
+			if len(part.queue) > 0 {
+				old := cmp.Or(part.queue[0].session, part.session)
+				part.hold = renewing
+				part.p.spawn(func() { part.renew(old) })
+				return
+			}
 		case err != nil && domain.FateOf(err).Fatal:
 			part.p.fail(err)
 			continue
 		case head.expired(time.Now()), err != nil && ports.KindOf(err) == ports.Definite:
 			part.giveUpHead()
 			if len(part.unspent) > 0 {
+				part.hold = settling
 				part.p.spawn(part.settleUnspent)
 				return
 			}
@@ -80,7 +99,7 @@ func (part *partition) unblock() {
 		part.failAll(cause)
 		return
 	}
-	part.blocked = false
+	part.hold = free
 	if part.sendable() {
 		part.list(part.oldest())
 	}
@@ -92,6 +111,7 @@ func (part *partition) postpone(head *outgoing) {
 		part.unblock()
 		return
 	}
+	part.hold = resting
 	now := time.Now()
 	delay := min(part.p.backoff(part.failures), head.deadline().Sub(now))
 	part.p.dispatcher.delay(part, now.Add(delay))
@@ -101,11 +121,13 @@ func (part *partition) postpone(head *outgoing) {
 func (part *partition) resume() {
 	part.mu.Lock()
 	defer part.mu.Unlock()
-	if len(part.queue) > 0 && part.queue[0].expired(time.Now()) {
+	switch {
+	case part.hold != resting:
+	case len(part.queue) > 0 && (part.queue[0].expired(time.Now()) || part.queue[0].lost):
 		part.resolve()
-		return
+	default:
+		part.unblock()
 	}
-	part.unblock()
 }
 
 // giveUpHead ends the first batch. If it has a place in the sequence it joins
@@ -113,22 +135,23 @@ func (part *partition) resume() {
 func (part *partition) giveUpHead() {
 	head := part.next()
 	part.failures = 0
-	if head.sequenced && !mutant.On(mutantNoAbandon) {
-		u := unspent{id: ports.AbandonedBatch{
-			StreamKey:     commit.StreamKey{Producer: head.session.ID, PartitionKey: part.key()},
-			Epoch:         head.session.Epoch,
-			FirstSequence: head.sequence,
-			Records:       head.count,
-		}}
-		if head.ambiguous {
-			u.o = head
-		}
-		part.unspent = append(part.unspent, u)
-		if u.o != nil {
-			return
-		}
+	if !head.sequenced || mutant.On(mutantNoAbandon) {
+		part.complete(head, -1, head.giveUp(head.stored(), head.lastErr))
+		return
 	}
-	part.complete(head, -1, head.giveUp(head.stored(), head.lastErr))
+	u := unspent{session: head.session, id: ports.AbandonedBatch{
+		StreamKey:     commit.StreamKey{Producer: head.session.ID, PartitionKey: part.key()},
+		Epoch:         head.session.Epoch,
+		FirstSequence: head.sequence,
+		Records:       head.count,
+	}}
+	if head.ambiguous {
+		u.o, u.until = head, time.Now().Add(abandonWait)
+		part.p.reaper.by(u.until)
+	} else {
+		part.complete(head, -1, head.giveUp(domain.StoredNo, head.lastErr))
+	}
+	part.unspent = append(part.unspent, u)
 }
 
 // settleUnspent tells the metadata store about given-up batches until it knows
@@ -160,16 +183,18 @@ func (part *partition) firstUnspent() (unspent, bool) {
 	if cause := part.p.ended(); cause != nil {
 		for _, u := range part.unspent {
 			if u.o != nil {
-				part.complete(u.o, -1, u.o.giveUp(domain.StoredUnknown, cause))
+				part.complete(u.o, -1, u.o.giveUp(u.o.stored(), cause))
 			}
 		}
 		part.unspent = nil
 	}
+	now := time.Now()
+	part.tellOverdue(now)
 	if len(part.unspent) == 0 {
 		part.resolve()
 		return unspent{}, false
 	}
-	part.expire()
+	part.expire(now)
 	return part.unspent[0], true
 }
 
@@ -179,43 +204,69 @@ func (part *partition) abandoned(outcome commit.Outcome, err error) {
 	defer part.mu.Unlock()
 	u := &part.unspent[0]
 	part.p.telemetry.Record(ports.Event{Kind: ports.BatchAbandoned, Count: int(u.id.Records), Err: err})
+	if err != nil {
+		return
+	}
 	if u.o != nil {
-		part.tell(u.o, outcome, err)
+		part.tell(u.o, outcome)
 		u.o = nil
 	}
 	switch {
-	case err != nil:
-		return
-	case outcome.Status == commit.Fenced:
+	case outcome.Status == commit.Fenced && part.p.fencedByOther(u.session):
 		part.p.fail(&domain.FencedError{Producer: part.p.cfg.Name, Epoch: u.id.Epoch})
-	case outcome.Status == commit.UnknownProducer && len(part.queue) > 0:
-		part.queue[0].lastErr = domain.ErrSessionExpired
+	case outcome.Status == commit.Fenced, outcome.Status == commit.UnknownProducer:
+		if len(part.queue) > 0 {
+			part.queue[0].lost = true
+		}
 	}
 	part.unspent = part.unspent[1:]
 }
 
 // tell ends the given-up batch o with what the metadata store answered about it.
-func (part *partition) tell(o *outgoing, outcome commit.Outcome, err error) {
-	switch {
-	case err != nil:
-		part.complete(o, -1, o.giveUp(o.stored(), err))
-	case outcome.Status == commit.Duplicate:
+func (part *partition) tell(o *outgoing, outcome commit.Outcome) {
+	switch outcome.Status {
+	case commit.Duplicate:
 		part.complete(o, outcome.Base, nil)
-	case outcome.Status == commit.Accepted, outcome.Status == commit.OutOfOrder, outcome.Status == commit.NoPartition:
+	case commit.Accepted, commit.OutOfOrder, commit.NoPartition:
 		part.complete(o, -1, o.giveUp(domain.StoredNo, o.lastErr))
 	default:
 		part.complete(o, -1, o.giveUp(o.stored(), o.lastErr))
 	}
 }
 
-// expire ends the batches whose time is over while the partition is blocked.
-func (part *partition) expire() {
-	now := time.Now()
-	for len(part.queue) > 0 || part.open != nil {
-		if o := part.peek(); !o.expired(now) {
+// tellOverdue ends, in order, the given-up batches whose time to learn their
+// fate is over.
+func (part *partition) tellOverdue(now time.Time) {
+	for i := range part.unspent {
+		u := &part.unspent[i]
+		if u.o == nil {
+			continue
+		}
+		if now.Before(u.until) {
 			return
 		}
+		part.complete(u.o, -1, u.o.giveUp(u.o.stored(), u.o.lastErr))
+		u.o = nil
+	}
+}
+
+// expire gives up what is too late at now, while the metadata store is asked
+// about what was given up before.
+func (part *partition) expire(now time.Time) {
+	for o := part.peek(); o != nil && o.late(now); o = part.peek() {
 		part.giveUpHead()
+	}
+}
+
+// forfeit gives up what is too late at now of a session that is lost: what is
+// not stored by now never will be, and its sequences matter to nobody.
+func (part *partition) forfeit(now time.Time) {
+	for o := part.peek(); o != nil && o.expired(now); o = part.peek() {
+		part.next()
+		part.complete(o, -1, o.giveUp(o.stored(), sessionLost(o.lastErr)))
+		if len(part.queue) > 0 {
+			part.queue[0].lost = true
+		}
 	}
 }
 
@@ -253,12 +304,18 @@ func (part *partition) renew(old *session) {
 		part.resolve()
 		return
 	}
-	part.expire()
-	if len(part.queue) > 0 && part.p.ended() == nil {
-		part.postpone(part.queue[0])
+	if ports.KindOf(err) == ports.Fatal {
+		part.p.fail(err)
+	}
+	part.forfeit(time.Now())
+	if len(part.queue) == 0 || part.p.ended() != nil {
+		part.resolve()
 		return
 	}
-	part.resolve()
+	head := part.queue[0]
+	head.lost, head.lastErr = true, fmt.Errorf("open producer session: %w", err)
+	part.failures++
+	part.postpone(head)
 }
 
 // adopt moves the queue to session next. A batch that an attempt under the old
@@ -268,13 +325,15 @@ func (part *partition) adopt(next *session) {
 	kept := part.queue[:0]
 	for _, o := range part.queue {
 		if o.ambiguous && o.sequenced {
-			part.complete(o, -1, o.giveUp(domain.StoredUnknown, o.lastErr))
+			part.complete(o, -1, o.giveUp(domain.StoredUnknown, sessionLost(o.lastErr)))
 			continue
 		}
 		o.lastErr, o.lost = nil, false
 		if o.sequenced {
 			o.session, o.sequence = next, part.sequence
 			part.sequence = part.sequence.Add(o.count)
+		}
+		if o.encoded != nil && o.sequenced {
 			batch.SetProducer(o.encoded, o.producer())
 		}
 		kept = append(kept, o)
@@ -285,11 +344,11 @@ func (part *partition) adopt(next *session) {
 
 // abandon asks the metadata store to settle a given-up batch.
 func (p *Producer) abandon(u unspent) (commit.Outcome, error) {
-	wait := p.cfg.RequestTimeout
+	deadline := time.Now().Add(p.cfg.RequestTimeout)
 	if u.o != nil {
-		wait = min(wait, abandonWait)
+		deadline = earlier(deadline, u.until)
 	}
-	ctx, cancel := context.WithTimeout(p.life, wait)
+	ctx, cancel := context.WithDeadline(p.life, deadline)
 	defer cancel()
 	return p.producers.AbandonBatch(ctx, u.id)
 }

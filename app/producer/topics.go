@@ -27,6 +27,8 @@ type topic struct {
 	partitions atomic.Pointer[[]atomic.Pointer[partition]]
 	read       atomic.Int64 // nanoseconds since the producer began
 	refreshing atomic.Bool
+	entered    uint64      // the state of topics when it was entered
+	replaced   atomic.Bool // its name stands for another topic, or none: no batch begins
 }
 
 // topics finds topics by name. Reading takes no lock.
@@ -34,6 +36,9 @@ type topics struct {
 	byName atomic.Pointer[map[string]*topic]
 	mu     sync.Mutex // for changes
 	all    []*topic   // every topic with unsettled batches perhaps, replaced ones too
+	state  uint64     // counts changes
+
+	dropped uint64 // the state after the last drop
 }
 
 func (ts *topics) find(name string) *topic {
@@ -43,19 +48,41 @@ func (ts *topics) find(name string) *topic {
 	return nil
 }
 
-// set enters what was looked up. A topic that is known under its id is widened.
-func (ts *topics) set(p *Producer, found domain.Topic) *topic {
+// now returns the state to give to set together with what is read after it.
+func (ts *topics) now() uint64 {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	return ts.state
+}
+
+// set enters what was looked up since the state before. A topic that is known
+// under its id is widened. It returns nil if another id was entered or dropped meanwhile: what
+// was found may be older, and a topic must not come back once it was forgotten, because its
+// partitions would number their batches from 0 again.
+func (ts *topics) set(p *Producer, found domain.Topic, before uint64) *topic {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	t := ts.find(found.Name)
 	if t == nil || t.id != found.ID {
-		t = &topic{p: p, id: found.ID, name: found.Name}
-		t.partitions.Store(new([]atomic.Pointer[partition]))
-		ts.change(func(m map[string]*topic) { m[found.Name] = t })
-		ts.all = append(ts.all, t)
+		if ts.dropped > before || t != nil && t.entered > before {
+			return nil
+		}
+		t = ts.enter(p, found, t)
 	}
 	t.widen(found.Partitions)
 	t.read.Store(int64(time.Since(p.began)))
+	return t
+}
+
+func (ts *topics) enter(p *Producer, found domain.Topic, old *topic) *topic {
+	ts.state++
+	t := &topic{p: p, id: found.ID, name: found.Name, entered: ts.state}
+	t.partitions.Store(new([]atomic.Pointer[partition]))
+	ts.change(func(m map[string]*topic) { m[found.Name] = t })
+	ts.all = append(ts.all, t)
+	if old != nil {
+		old.replaced.Store(true)
+	}
 	return t
 }
 
@@ -64,7 +91,10 @@ func (ts *topics) drop(t *topic) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	if ts.find(t.name) == t {
+		ts.state++
+		ts.dropped = ts.state
 		ts.change(func(m map[string]*topic) { delete(m, t.name) })
+		t.replaced.Store(true)
 	}
 }
 
@@ -77,14 +107,14 @@ func (ts *topics) change(edit func(map[string]*topic)) {
 	ts.byName.Store(&next)
 }
 
-// prune forgets replaced topics with nothing under way.
+// prune forgets replaced topics with nothing under way. Nothing begins in them.
 func (ts *topics) prune() {
 	ts.mu.Lock()
 	all := ts.all
 	ts.mu.Unlock()
 	idle := map[*topic]bool{}
 	for _, t := range all {
-		idle[t] = ts.find(t.name) != t && t.idle()
+		idle[t] = t.replaced.Load() && t.idle()
 	}
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
@@ -170,6 +200,7 @@ func (p *Producer) route(ctx context.Context, r *domain.Record, wait bool) (*par
 	if explicit && wait {
 		return p.widened(ctx, t, id)
 	}
+	p.refresh(t, time.Now())
 	return nil, &domain.InvalidPartitionError{Topic: r.Topic, Partition: id, Count: t.count()}
 }
 
@@ -194,24 +225,63 @@ func (p *Producer) findTopic(ctx context.Context, name string, wait bool) (*topi
 	if wait {
 		return p.lookUp(ctx, name)
 	}
-	if f := p.notFound.Load(); f != nil && f.name == name && p.notFound.CompareAndSwap(f, nil) {
-		return nil, f.err
+	begin, err := p.lookUps.begin(name)
+	if err != nil {
+		return nil, err
 	}
-	if p.lookingUp.CompareAndSwap(false, true) {
+	if begin {
 		p.spawn(func() {
-			defer p.lookingUp.Store(false)
-			if _, err := p.lookUp(p.life, name); err != nil {
-				p.notFound.Store(&lookUpFailure{name, err})
-			}
+			_, err := p.lookUp(p.life, name)
+			p.lookUps.end(name, err)
 		})
 	}
 	return nil, fmt.Errorf("topic %q is being looked up: %w", name, domain.ErrWouldBlock)
 }
 
-// lookUpFailure is how a look-up in the background ended, for the next TrySend.
-type lookUpFailure struct {
-	name string
-	err  error
+// maxLookUps bounds the names that are looked up in the background at a time.
+const maxLookUps = 64
+
+// lookUps are the look-ups in the background: those that run, and how the last
+// ones failed, for the next TrySend of the name.
+type lookUps struct {
+	mu    sync.Mutex
+	names map[string]error // nil while it runs
+}
+
+// begin reports whether the caller is to look name up, or how that failed.
+func (l *lookUps) begin(name string) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err, known := l.names[name]
+	if err != nil {
+		delete(l.names, name)
+		return false, err
+	}
+	if known {
+		return false, nil
+	}
+	if len(l.names) >= maxLookUps {
+		maps.DeleteFunc(l.names, func(_ string, err error) bool { return err != nil })
+	}
+	if len(l.names) >= maxLookUps {
+		return false, nil
+	}
+	if l.names == nil {
+		l.names = map[string]error{}
+	}
+	l.names[name] = nil
+	return true, nil
+}
+
+// end notes how a look-up ended.
+func (l *lookUps) end(name string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		l.names[name] = err
+	} else {
+		delete(l.names, name)
+	}
 }
 
 // refresh looks t up again in the background, if what is known is old at now.
@@ -223,9 +293,10 @@ func (p *Producer) refresh(t *topic, now time.Time) {
 		defer t.refreshing.Store(false)
 		ctx, cancel := context.WithTimeout(p.life, p.cfg.RequestTimeout)
 		defer cancel()
+		before := p.topics.now()
 		switch found, err := p.metadata.Topic(ctx, t.name); {
 		case err == nil:
-			p.topics.set(p, found)
+			p.topics.set(p, found, before)
 		case errors.Is(err, domain.ErrTopicNotFound):
 			p.topics.drop(t)
 		default: // the store is away: what is known stays good, the commit decides
@@ -240,13 +311,20 @@ func (p *Producer) lookUp(ctx context.Context, name string) (*topic, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.RequestTimeout, domain.ErrTimeout)
 	defer cancel()
 	for failures := 1; ; failures++ {
+		before := p.topics.now()
 		found, err := p.metadata.Topic(ctx, name)
 		if err == nil {
 			p.topics.prune()
-			return p.topics.set(p, found), nil
+			if t := p.topics.set(p, found, before); t != nil {
+				return t, nil
+			}
+			continue
 		}
-		if kind := ports.KindOf(err); kind == ports.Definite || kind == ports.Fatal {
+		switch ports.KindOf(err) {
+		case ports.Definite:
 			return nil, err
+		case ports.Fatal:
+			return nil, notAccepted(name, err)
 		}
 		timer := time.NewTimer(p.backoff(failures))
 		select {
