@@ -2,8 +2,10 @@ package producer
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/batch"
@@ -81,6 +83,55 @@ func TestSend_OutOfOrderWithoutIdempotenceIsSentAgain(t *testing.T) {
 		}
 		if err := p.Close(t.Context()); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// registrationAway is a metadata store that opens no sessions while set.
+type registrationAway struct {
+	ports.Producers
+	away atomic.Bool
+}
+
+func (r *registrationAway) RegisterProducer(ctx context.Context, name string) (ports.ProducerSession, error) {
+	if r.away.Load() {
+		return ports.ProducerSession{}, errDropped
+	}
+	return r.Producers.RegisterProducer(ctx, name)
+}
+
+// Found by the simulator, seed 8047: a batch in doubt was given up while its
+// expired session could not be replaced, and was never heard of again.
+func TestSend_GivenUpBatchOfALostSessionHearsThatItsFateIsUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t)
+		w.topic(t, 1)
+		p := w.open(t, nil)
+		sessions := &registrationAway{Producers: w}
+		p.producers = sessions
+		if _, err := p.Send(t.Context(), value("first")); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(ports.ProducerExpiry + time.Minute)
+		attempts := 0
+		w.judgeBy(func(ports.Batch, batch.Header) fate {
+			if attempts++; attempts == 1 {
+				return loseBatch
+			}
+			return deliver
+		})
+		sessions.away.Store(true)
+		began := time.Now()
+		_, err := p.Send(t.Context(), value("second"))
+		if took := time.Since(began); took > p.cfg.DeliveryTimeout+6*time.Second {
+			t.Errorf("told after %s", took)
+		}
+		if domain.FateOf(err).Stored != domain.StoredUnknown {
+			t.Errorf("error %v, want one that says that the outcome is unknown", err)
+		}
+		sessions.away.Store(false)
+		if r, err := p.Send(t.Context(), value("third")); err != nil || r.Offset != 1 {
+			t.Errorf("third record: offset %d, error %v", r.Offset, err)
 		}
 	})
 }

@@ -287,7 +287,13 @@ func (part *partition) failAll(cause error) {
 // end fails what waits for a topic that is deleted. Even a batch that was stored
 // is not in the log any more.
 func (part *partition) end() {
-	part.gone, part.unspent = true, nil
+	part.gone = true
+	for _, u := range part.unspent {
+		if u.o != nil {
+			part.complete(u.o, -1, &domain.TopicNotFoundError{Topic: part.topic.name})
+		}
+	}
+	part.unspent = nil
 	part.p.topics.drop(part.topic)
 	for o := part.next(); o != nil; o = part.next() {
 		part.complete(o, -1, &domain.TopicNotFoundError{Topic: part.topic.name})
@@ -318,10 +324,22 @@ func (part *partition) renew(old *session) {
 	part.postpone(head)
 }
 
+// disown ends the given-up batches of a session that is lost: it can no longer
+// be asked about them.
+func (part *partition) disown() {
+	for _, u := range part.unspent {
+		if u.o != nil {
+			part.complete(u.o, -1, u.o.giveUp(u.o.stored(), u.o.lastErr))
+		}
+	}
+	part.unspent = nil
+}
+
 // adopt moves the queue to session next. A batch that an attempt under the old
 // session may have stored cannot be told from one that it has not: its outcome is unknown.
 func (part *partition) adopt(next *session) {
-	part.session, part.sequence, part.unspent = next, 0, nil
+	part.disown()
+	part.session, part.sequence = next, 0
 	kept := part.queue[:0]
 	for _, o := range part.queue {
 		if o.ambiguous && o.sequenced {
