@@ -115,7 +115,8 @@ const ProducerExpiry = 24 * time.Hour
 
 // Producers keeps the sessions of idempotent producers. A session that was idle
 // for ProducerExpiry, on the store's clock, is gone: its batches are refused as
-// commit.UnknownProducer from then on.
+// commit.UnknownProducer from then on, or as commit.Fenced if its name has had a newer
+// session.
 type Producers interface {
 	// RegisterProducer opens a session. With an empty name it has a new
 	// producer id and epoch 0. With a name the id is the one of all sessions of that name and

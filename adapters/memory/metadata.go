@@ -59,6 +59,7 @@ func NewMetadata(o MetadataOptions) *Metadata {
 		names:  make(map[string]domain.TopicID),
 		rows: commit.View{
 			Producers:  make(map[domain.ProducerID]domain.Epoch),
+			Expired:    make(map[domain.ProducerID]bool),
 			Partitions: make(map[commit.PartitionKey]*commit.Partition),
 			Streams:    make(map[commit.StreamKey]*sequence.State),
 		},

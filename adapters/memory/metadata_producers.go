@@ -16,8 +16,8 @@ import (
 // use any more.
 const sweepInterval = time.Hour
 
-// sessionRow is one producer id. It is in Metadata.rows.Producers as well unless
-// it has expired.
+// sessionRow is one producer id. Metadata.rows.Producers has its epoch, and
+// rows.Expired says if a named one has expired; an unnamed one then is in neither.
 type sessionRow struct {
 	name     string // empty: one session only
 	epoch    domain.Epoch
@@ -44,6 +44,7 @@ func (m *Metadata) RegisterProducer(ctx context.Context, name string) (ports.Pro
 	s := m.sessions[id]
 	s.activeAt = now
 	m.rows.Producers[id] = s.epoch
+	delete(m.rows.Expired, id)
 	return ports.ProducerSession{ID: id, Epoch: s.epoch}, nil
 }
 
@@ -55,8 +56,8 @@ func (m *Metadata) sessionFor(name string) domain.ProducerID {
 			s.epoch++
 			return id
 		}
-		m.forget(id)
 		delete(m.sessions, id)
+		m.forget(id)
 	}
 	m.lastProducer++
 	id := m.lastProducer
@@ -82,8 +83,16 @@ func (m *Metadata) expireSession(id domain.ProducerID, now time.Time) {
 }
 
 // forget makes every commit refuse the producer id. It needs the lock. The
-// sequences stay until the next sweep; nothing asks for them.
-func (m *Metadata) forget(id domain.ProducerID) { delete(m.rows.Producers, id) }
+// sequences stay until the next sweep; nothing asks for them. A name's newest epoch is
+// still known, so that older sessions are fenced.
+func (m *Metadata) forget(id domain.ProducerID) {
+	if s := m.sessions[id]; s != nil && s.name != "" {
+		m.rows.Expired[id] = true
+		return
+	}
+	delete(m.rows.Producers, id)
+	delete(m.rows.Expired, id)
+}
 
 // sweepSessions drops what expired sessions leave, so that memory follows the
 // sessions in use. A name keeps its id and epoch for ever. It needs the lock.
@@ -101,7 +110,7 @@ func (m *Metadata) sweepSessions(now time.Time) {
 		}
 	}
 	for key := range m.rows.Streams {
-		if _, known := m.rows.Producers[key.Producer]; !known {
+		if _, known := m.rows.Producers[key.Producer]; !known || m.rows.Expired[key.Producer] {
 			delete(m.rows.Streams, key)
 		}
 	}

@@ -47,6 +47,7 @@ func (v *view) load(c *conn, segments []commit.Segment, now int64) error {
 // init makes room for n batches or partitions.
 func (v *view) init(n int) {
 	v.Producers = make(map[domain.ProducerID]domain.Epoch)
+	v.Expired = make(map[domain.ProducerID]bool)
 	v.Partitions = make(map[commit.PartitionKey]*commit.Partition, n)
 	v.Streams = make(map[commit.StreamKey]*sequence.State, n)
 	v.keys = make(map[commit.PartitionKey]int64, n)
@@ -138,11 +139,11 @@ func (v *view) loadPartitions(c *conn) error {
 }
 
 var (
-	producersByID = newBulk("SELECT producer_id, epoch, active_at FROM producers WHERE producer_id IN (", "?", ")")
+	producersByID = newBulk("SELECT producer_id, epoch, active_at, name IS NOT NULL FROM producers WHERE producer_id IN (", "?", ")")
 	lastAccepted  = query{"SELECT coalesce(max(accepted_at), 0) FROM producer_partitions WHERE producer_id = ?"}
 )
 
-// loadProducers reads the sessions that have not expired.
+// loadProducers reads the producers' newest sessions and finds the expired ones.
 func (v *view) loadProducers(c *conn, streams []commit.StreamKey, now int64) error {
 	var ids []driver.Value
 	seen := make(map[domain.ProducerID]bool)
@@ -152,9 +153,10 @@ func (v *view) loadProducers(c *conn, streams []commit.StreamKey, now int64) err
 			ids = append(ids, int64(k.Producer))
 		}
 	}
+	named := make(map[domain.ProducerID]bool)
 	err := c.queryBulk(producersByID, func(r *row) error {
 		id := domain.ProducerID(r.int(0))
-		v.Producers[id], v.activeAt[id] = domain.Epoch(r.int(1)), r.int(2)
+		v.Producers[id], v.activeAt[id], named[id] = domain.Epoch(r.int(1)), r.int(2), r.int(3) != 0
 		return nil
 	}, ids)
 	if err != nil {
@@ -164,6 +166,8 @@ func (v *view) loadProducers(c *conn, streams []commit.StreamKey, now int64) err
 		switch gone, err := c.expired(id, at, now); {
 		case err != nil:
 			return err
+		case gone && named[id]:
+			v.Expired[id] = true
 		case gone:
 			delete(v.Producers, id)
 		}

@@ -125,7 +125,11 @@ type Partition struct {
 // does not exist. Decide changes the rows in place.
 type View struct {
 	// Producers maps a producer to its newest epoch.
-	Producers  map[domain.ProducerID]domain.Epoch
+	Producers map[domain.ProducerID]domain.Epoch
+	// Expired holds the producers whose newest session was idle for too long.
+	// Its older ones are fenced all the same: what comes back after days must not take the
+	// producer's name from its successor.
+	Expired    map[domain.ProducerID]bool
 	Partitions map[PartitionKey]*Partition
 	Streams    map[StreamKey]*sequence.State
 }
@@ -178,6 +182,9 @@ func (v *View) session(id domain.ProducerID, epoch domain.Epoch) (Outcome, bool)
 	}
 	if epoch < newest && !mutant.On(mutantEpochIgnored) {
 		return Outcome{Fenced, -1}, false
+	}
+	if v.Expired[id] {
+		return Outcome{UnknownProducer, -1}, false
 	}
 	return Outcome{}, true
 }

@@ -200,3 +200,21 @@ func BenchmarkDecide(b *testing.B) {
 		}
 	}
 }
+
+// A process that comes back after days is an older session though every session
+// of its name has expired: told "expired", it would register the name again and fence its
+// successor. Found by the simulator.
+func TestDecide_AnOlderSessionIsFencedAfterTheNewestExpired(t *testing.T) {
+	v := &commit.View{
+		Producers:  map[domain.ProducerID]domain.Epoch{1: 3},
+		Expired:    map[domain.ProducerID]bool{1: true},
+		Partitions: map[commit.PartitionKey]*commit.Partition{{}: {}},
+		Streams:    map[commit.StreamKey]*sequence.State{},
+	}
+	for epoch, want := range map[domain.Epoch]commit.Status{2: commit.Fenced, 3: commit.UnknownProducer} {
+		d := commit.Decide(v, commit.Segment{Batches: []commit.Batch{{Producer: 1, Epoch: epoch, Records: 1, Length: 1}}})
+		if got := d.Outcomes[0].Status; got != want {
+			t.Errorf("epoch %d of an expired producer whose newest is 3: status %d, want %d", epoch, got, want)
+		}
+	}
+}

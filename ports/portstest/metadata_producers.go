@@ -282,6 +282,11 @@ func nameOutlivesSessions(m *metadataUnderTest) {
 		m.Fatalf("session after the expired %+v is %+v", old, s)
 	}
 	m.outcomes(m.append(sequenced(old, key, 2, 1), sequenced(s, key, 0, 1)), refused(commit.Fenced), accepted(2))
+	m.pass(10 * ports.ProducerExpiry)
+	m.session("") // a chance to clean up
+	// Both have expired, and still the older is fenced: told that it merely
+	// expired, it would register the name and fence its successor.
+	m.outcomes(m.append(sequenced(old, key, 2, 1), sequenced(s, key, 1, 1)), refused(commit.Fenced), refused(commit.UnknownProducer))
 }
 
 func expiredAbandonsNothing(m *metadataUnderTest) {
