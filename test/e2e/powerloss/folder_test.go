@@ -97,13 +97,8 @@ func (f *faulty) fails(err error, kind ports.Kind, cause error) {
 	}
 }
 
-func TestFolder_KeepsTheContractOnTheTestDisk(t *testing.T) {
-	t.Run("nameless", func(t *testing.T) {
-		portstest.TestSegmentStore(t, func(t testing.TB) ports.SegmentStore { return openFaulty(t, disk.New()).Store })
-	})
-	t.Run("named", func(t *testing.T) {
-		portstest.TestSegmentStore(t, func(t testing.TB) ports.SegmentStore { return openFaulty(t, namedOnly()).Store })
-	})
+func TestFolder_KeepsTheContractOnADiskWithoutNamelessFiles(t *testing.T) {
+	portstest.TestSegmentStore(t, func(t testing.TB) ports.SegmentStore { return openFaulty(t, namedOnly()).Store })
 }
 
 func namedOnly() *disk.Disk {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // SectorSize is the unit in which a write is torn by a loss of power.
@@ -183,12 +184,27 @@ func (d *Disk) Mount(dir string) (unmount func() error, err error) {
 		return nil, err
 	}
 	return func() error {
-		if err := server.Unmount(); err != nil {
+		// Detached at once, though a process that is just being started may
+		// hold a copy of a file for a moment; the server ends when the last is closed.
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			return err
 		}
 		server.Wait()
+		d.closeAll()
 		return nil
 	}, nil
+}
+
+// closeAll forgets what was open without a name: the kernel does not wait until
+// all its closes have been answered.
+func (d *Disk) closeAll() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, node := range d.inodes {
+		if !node.isDir() && node.links == 0 && !d.remembered(id) {
+			delete(d.inodes, id)
+		}
+	}
 }
 
 // enter counts a change and says whether it may be made.
