@@ -2,7 +2,6 @@ package producer
 
 import (
 	"context"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,49 +86,20 @@ func TestSend_OutOfOrderWithoutIdempotenceIsSentAgain(t *testing.T) {
 	})
 }
 
-// registrationAway is a metadata store that opens no sessions while set.
-type registrationAway struct {
-	ports.Producers
-	away atomic.Bool
-}
-
-func (r *registrationAway) RegisterProducer(ctx context.Context, name string) (ports.ProducerSession, error) {
-	if r.away.Load() {
-		return ports.ProducerSession{}, errDropped
-	}
-	return r.Producers.RegisterProducer(ctx, name)
-}
-
-// Found by the simulator, seed 8047: a batch in doubt was given up while its
-// expired session could not be replaced, and was never heard of again.
-func TestSend_GivenUpBatchOfALostSessionHearsThatItsFateIsUnknown(t *testing.T) {
+// Found by the simulator, seed 331: a producer that gives up at the first failure
+// gave up all its records for want of a session, and never took another one.
+func TestSend_ExpiredSessionIsReplacedThoughNothingIsRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWire(t)
 		w.topic(t, 1)
-		p := w.open(t, nil)
-		sessions := &registrationAway{Producers: w}
-		p.producers = sessions
+		p := w.open(t, func(c *Config) { c.MaxRetries = 0 })
 		if _, err := p.Send(t.Context(), value("first")); err != nil {
 			t.Fatal(err)
 		}
 		<-time.After(ports.ProducerExpiry + time.Minute)
-		attempts := 0
-		w.judgeBy(func(ports.Batch, batch.Header) fate {
-			if attempts++; attempts == 1 {
-				return loseBatch
-			}
-			return deliver
-		})
-		sessions.away.Store(true)
-		began := time.Now()
-		_, err := p.Send(t.Context(), value("second"))
-		if took := time.Since(began); took > p.cfg.DeliveryTimeout+6*time.Second {
-			t.Errorf("told after %s", took)
+		if _, err := p.Send(t.Context(), value("second")); domain.FateOf(err).Stored != domain.StoredNo {
+			t.Fatalf("second record: %v, want it refused for its session", err)
 		}
-		if domain.FateOf(err).Stored != domain.StoredUnknown {
-			t.Errorf("error %v, want one that says that the outcome is unknown", err)
-		}
-		sessions.away.Store(false)
 		if r, err := p.Send(t.Context(), value("third")); err != nil || r.Offset != 1 {
 			t.Errorf("third record: offset %d, error %v", r.Offset, err)
 		}

@@ -57,13 +57,11 @@ func (part *partition) resolve() {
 			part.p.fail(&domain.FencedError{Producer: part.p.cfg.Name, Epoch: head.session.Epoch})
 			continue
 		case part.p.cfg.Idempotence && head.sessionLost():
+			old := cmp.Or(head.session, part.session)
 			part.forfeit(time.Now())
-			if len(part.queue) > 0 {
-				old := cmp.Or(part.queue[0].session, part.session)
-				part.hold = renewing
-				part.p.spawn(func() { part.renew(old) })
-				return
-			}
+			part.hold = renewing // though nothing may be left: the next record needs a session that lives
+			part.p.spawn(func() { part.renew(old) })
+			return
 		case err != nil && domain.FateOf(err).Fatal:
 			part.p.fail(err)
 			continue
