@@ -38,10 +38,10 @@ func configFields(err error) map[string]bool {
 	fields := map[string]bool{}
 	var walk func(error)
 	walk = func(err error) {
-		if c, ok := err.(*streamhouse.ConfigError); ok { //nolint:errorlint // walks the tree itself
+		if c, ok := err.(*streamhouse.ConfigError); ok {
 			fields[c.Field] = true
 		}
-		if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // as above
+		if many, ok := err.(interface{ Unwrap() []error }); ok {
 			for _, e := range many.Unwrap() {
 				walk(e)
 			}

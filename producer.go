@@ -135,7 +135,7 @@ func (b *ProducerBuilder) BufferBytes(n int64) *ProducerBuilder {
 	return b
 }
 
-// Idempotence, default on, lets no retry store a record twice or out of order.
+// Idempotence lets no retry store a record twice or out of order; default on.
 func (b *ProducerBuilder) Idempotence(on bool) *ProducerBuilder {
 	b.cfg.Idempotence = on
 	return b

@@ -72,10 +72,10 @@ func DefaultConfig() Config {
 // joined.
 func (c Config) Validate() error {
 	return errors.Join(
-		wantInt("FlushBytes", int64(c.FlushBytes), 1, 1<<30),
+		wantInt("FlushBytes", int64(c.FlushBytes), 1<<30),
 		wantDuration("FlushInterval", c.FlushInterval, 0),
-		wantInt("MaxUploads", int64(c.MaxUploads), 1, 256),
-		wantInt("InFlightBytes", c.InFlightBytes, 1, 1<<40),
+		wantInt("MaxUploads", int64(c.MaxUploads), 256),
+		wantInt("InFlightBytes", c.InFlightBytes, 1<<40),
 		wantDuration("CommitTimeout", c.CommitTimeout, 1),
 		wantDuration("CommitBudget", c.CommitBudget, 1),
 		wantDuration("RetryBackoff", c.RetryBackoff, 1),
@@ -101,7 +101,7 @@ func DefaultReaderConfig(codecs ...batch.Codec) ReaderConfig {
 // Validate reports every field that cannot be used, as *domain.ConfigErrors
 // joined.
 func (c ReaderConfig) Validate() error {
-	errs := []error{wantInt("MaxReads", int64(c.MaxReads), 1, 256)}
+	errs := []error{wantInt("MaxReads", int64(c.MaxReads), 256)}
 	for _, codec := range c.Codecs {
 		if codec == nil {
 			errs = append(errs, &domain.ConfigError{Field: "Codecs", Value: "nil", Want: "codecs"})
@@ -110,11 +110,11 @@ func (c ReaderConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-func wantInt(field string, value, least, most int64) error {
-	if least <= value && value <= most {
+func wantInt(field string, value, most int64) error {
+	if 1 <= value && value <= most {
 		return nil
 	}
-	want := strconv.FormatInt(least, 10) + " to " + strconv.FormatInt(most, 10)
+	want := "1 to " + strconv.FormatInt(most, 10)
 	return &domain.ConfigError{Field: field, Value: strconv.FormatInt(value, 10), Want: want}
 }
 

@@ -115,7 +115,7 @@ func expired(cause, trouble error, kind ports.Kind) error {
 	if mutant.On(mutantAmbiguousIsDefinite) {
 		kind = ports.Transient
 	}
-	var class error = domain.ErrStorage
+	class := domain.ErrStorage
 	if kind == ports.Ambiguous {
 		class = domain.ErrMetadata
 	}

@@ -106,7 +106,7 @@ func (c *conn) query(q *query, scan func(*row) error, args ...driver.Value) erro
 func (c *conn) walk(rows driver.Rows, scan func(*row) error) error {
 	r := row{values: c.columns(len(rows.Columns()))}
 	for {
-		if err := rows.Next(r.values); err == io.EOF {
+		if err := rows.Next(r.values); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
@@ -115,7 +115,7 @@ func (c *conn) walk(rows driver.Rows, scan func(*row) error) error {
 		if r.err != nil {
 			return r.err
 		}
-		if err == errStop {
+		if errors.Is(err, errStop) {
 			return nil
 		}
 		if err != nil {

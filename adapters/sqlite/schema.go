@@ -39,7 +39,7 @@ func ours(path string) error {
 	if err != nil {
 		return explainOpen(err)
 	}
-	defer c.close()
+	defer func() { _ = c.close() }()
 	switch err := c.ours(); {
 	case corrupt(err):
 		return nil

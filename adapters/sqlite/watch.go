@@ -60,7 +60,7 @@ func (s *Store) watchWith(c *conn, done <-chan struct{}) error {
 	s.wakes.wakeAll()
 	signs, idle := &fsnotify.Watcher{}, lookBlind
 	if w := signsOf(s.path + "-wal"); w != nil {
-		defer w.Close()
+		defer func() { _ = w.Close() }()
 		signs, idle = w, lookIdle
 	}
 	// A commit that was written before the signs began would otherwise wait for
@@ -79,7 +79,7 @@ func (s *Store) watchWith(c *conn, done <-chan struct{}) error {
 		case <-signs.Events:
 			timer.Stop()
 			until = time.Now().Add(lookFor)
-		case <-signs.Errors: // such as: too many signs at once
+		case <-signs.Errors: //nolint:errcheck // such as: too many signs at once. It is a sign too
 			timer.Stop()
 			until = time.Now().Add(lookFor)
 		case <-timer.C:

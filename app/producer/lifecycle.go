@@ -65,7 +65,7 @@ func (p *Producer) beginClose() bool {
 	first := !p.closed
 	p.closed = true
 	if first {
-		closed := error(domain.ErrClosed)
+		closed := domain.ErrClosed
 		p.failure.CompareAndSwap(nil, &closed)
 	}
 	return first
@@ -103,7 +103,7 @@ func (p *Producer) ended() error {
 	if p.life.Err() != nil {
 		return domain.ErrClosed
 	}
-	if f := p.failure.Load(); f != nil && *f != error(domain.ErrClosed) {
+	if f := p.failure.Load(); f != nil && *f != domain.ErrClosed { //nolint:errorlint // this very value
 		return *f
 	}
 	return nil
@@ -112,7 +112,7 @@ func (p *Producer) ended() error {
 // fail ends the producer for cause: all that waits fails with it, and so does
 // every later call. What is in flight is told its own fate.
 func (p *Producer) fail(cause error) {
-	if closed := p.failure.Load(); closed != nil && *closed != error(domain.ErrClosed) {
+	if closed := p.failure.Load(); closed != nil && *closed != domain.ErrClosed { //nolint:errorlint // this very value
 		return
 	}
 	cause = &endedError{cause}

@@ -197,7 +197,7 @@ func (j *produceJob) send(ctx context.Context) error {
 			j.producer.SendAsync(ctx, r, j.tally.callback(line))
 		case errors.As(err, &bad):
 			j.tally.reject(line, bad.err)
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return nil
 		default:
 			return err
@@ -234,7 +234,7 @@ func (j *produceJob) verdict(readErr, flushErr, acksErr error) error {
 	}
 	switch {
 	case acksErr != nil:
-		errs = append(errs, fmt.Errorf("the acknowledgements could not be written, reading stopped after line %d: %s", j.lines(), acksErr))
+		errs = append(errs, fmt.Errorf("the acknowledgements could not be written, reading stopped after line %d: %w", j.lines(), acksErr))
 	case errors.Is(readErr, errInterrupted):
 		errs = append(errs, fmt.Errorf("interrupted after line %d; what was accepted before is stored", j.lines()))
 	case readErr != nil && !domain.FateOf(readErr).Fatal:

@@ -30,9 +30,9 @@ func reopenKeepsAll(m *metadataUnderTest) {
 	id := m.ClusterID()
 	key := m.threeExtents()
 	before := m.extents(key, run{0, 9}, run{10, 19}, run{20, 29})
-	t, err := m.SetRetention(m.Context(), key.Topic, domain.Retention{Bytes: math.MaxInt64, Age: math.MaxInt64})
+	_, err := m.SetRetention(m.Context(), key.Topic, domain.Retention{Bytes: math.MaxInt64, Age: math.MaxInt64})
 	m.ok(err)
-	t, err = m.WidenTopic(m.Context(), key.Topic, 3)
+	t, err := m.WidenTopic(m.Context(), key.Topic, 3)
 	m.ok(err)
 	for range 2 {
 		m.reopen()

@@ -2,6 +2,7 @@ package recordio
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -79,7 +80,7 @@ func (s *Scanner) take(n, newline int) ([]byte, error) {
 
 // last returns what stands after the last newline, once.
 func (s *Scanner) last() ([]byte, error) {
-	if s.err == io.EOF && s.to > s.from {
+	if errors.Is(s.err, io.EOF) && s.to > s.from {
 		return s.take(s.to-s.from, 0)
 	}
 	return nil, s.err
@@ -120,7 +121,7 @@ func (s *Scanner) skip() error {
 		s.fill()
 	}
 	s.consumed += size
-	if s.err != io.EOF {
+	if !errors.Is(s.err, io.EOF) {
 		return s.err
 	}
 	return &LineTooLongError{Size: size, Limit: s.limit}
