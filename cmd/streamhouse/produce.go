@@ -234,7 +234,8 @@ func (j *produceJob) verdict(readErr, flushErr, acksErr error) error {
 	}
 	switch {
 	case acksErr != nil:
-		errs = append(errs, fmt.Errorf("the acknowledgements could not be written, reading stopped after line %d: %w", j.lines(), acksErr))
+		// Not wrapped: a closed pipe is no quiet end here.
+		errs = append(errs, fmt.Errorf("the acknowledgements could not be written, reading stopped after line %d: %s", j.lines(), acksErr.Error()))
 	case errors.Is(readErr, errInterrupted):
 		errs = append(errs, fmt.Errorf("interrupted after line %d; what was accepted before is stored", j.lines()))
 	case readErr != nil && !domain.FateOf(readErr).Fatal:
