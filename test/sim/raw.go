@@ -116,7 +116,12 @@ func (r *raw) open() bool {
 // half of them, or an earlier one could not be told from a later.
 func (r *raw) skipToWrap() bool {
 	const quarter = 1 << 29
-	return r.skip(quarter) && r.skip(quarter) && r.skip(quarter) && r.skip(quarter-1-int32(r.random.IntN(12)))
+	for range 3 {
+		if !r.skip(quarter) {
+			return false
+		}
+	}
+	return r.skip(quarter - 1 - int32(r.random.IntN(12)))
 }
 
 // skip abandons n sequences that are never sent.
