@@ -36,7 +36,7 @@ help:
 test: fmt tidy vet lint unit
 
 .PHONY: ci
-ci: mutants simulate blackbox powerloss fuzz benchmarks
+ci: mutants simulate blackbox powerloss fuzz benchmarks elsewhere
 
 .PHONY: fmt
 fmt: | bin
@@ -46,14 +46,10 @@ fmt: | bin
 tidy: | bin
 	@$(call check,tidy,go mod tidy -diff && go mod verify > /dev/null)
 
-# What is built for other systems too; some tests are for Linux only.
-PRODUCT := . ./domain/... ./ports/... ./app/... ./adapters/... ./cmd/...
-
 .PHONY: vet
 vet: | bin
 	@$(call check,vet,go vet ./...)
 	@$(call check,vet-mutants,go vet -tags mutants ./...)
-	@$(call check,build-elsewhere,GOOS=darwin go build $(PRODUCT) && CGO_ENABLED=0 go build ./...)
 
 .PHONY: lint
 lint: $(GOLANGCI) | bin
@@ -63,6 +59,13 @@ lint: $(GOLANGCI) | bin
 .PHONY: unit
 unit: bin/report
 	@$(call gotest,unit,-race -timeout 9m ./...)
+
+# What is built for other systems too; some tests are for Linux only.
+PRODUCT := . ./domain/... ./ports/... ./app/... ./adapters/... ./cmd/...
+
+.PHONY: elsewhere
+elsewhere: | bin
+	@$(call check,build-elsewhere,GOOS=darwin go build $(PRODUCT) && CGO_ENABLED=0 go build ./...)
 
 .PHONY: simulate
 simulate: bin/report
