@@ -44,7 +44,8 @@ type Config struct {
 
 	// MaxRetries bounds how often a batch is sent again; the default is
 	// Unlimited. A small number gives up early: three retries with the default backoff
-	// are over 0.7 s after the first failure, which is less than most outages last.
+	// are over 0.7 s after the first failure, which is less than most outages last. What is
+	// sent again because the session had expired is not counted.
 	MaxRetries int
 
 	// RetryBackoff is how long a partition waits after its first failure, at

@@ -259,7 +259,7 @@ func (part *partition) expire(now time.Time) {
 // forfeit gives up what is too late at now of a session that is lost: what is
 // not stored by now never will be, and its sequences matter to nobody.
 func (part *partition) forfeit(now time.Time) {
-	for o := part.peek(); o != nil && o.expired(now); o = part.peek() {
+	for o := part.peek(); o != nil && o.late(now); o = part.peek() {
 		part.next()
 		part.complete(o, -1, o.giveUp(o.stored(), sessionLost(o.lastErr)))
 		if len(part.queue) > 0 {
@@ -345,6 +345,7 @@ func (part *partition) adopt(next *session) {
 			continue
 		}
 		o.lastErr, o.lost = nil, false
+		o.attempts = max(0, o.attempts-1) // to be told that the session is gone is no attempt
 		if o.sequenced {
 			o.session, o.sequence = next, part.sequence
 			part.sequence = part.sequence.Add(o.count)
