@@ -93,7 +93,12 @@ func PlanOf(seed uint64) Plan {
 		p.topics = append(p.topics, topicPlan{fmt.Sprintf("t%d", i), 1 + r.Int32N(3)})
 	}
 	for i := range 1 + r.IntN(3) {
-		p.writers = append(p.writers, drawWriter(r, i))
+		w := drawWriter(r, i)
+		for j := range w.restarts {
+			// A session forgotten after a day takes its name again, whoever has it.
+			w.restarts[j].zombie = w.restarts[j].zombie && p.rates.day == 0
+		}
+		p.writers = append(p.writers, w)
 	}
 	for i := range r.IntN(3) {
 		raw := rawPlan{batches: 10 + r.IntN(20), wrap: r.IntN(2) == 0}
@@ -156,6 +161,9 @@ func (p *Plan) drawFaults(r *rand.Rand) {
 		p.rates.crash, p.rates.tamper = share(r)/10, share(r)
 		if r.IntN(2) == 0 {
 			p.rates.maxPass = time.Duration(1+r.IntN(120)) * time.Second
+		}
+		if r.IntN(8) == 0 {
+			p.rates.day = 0.003
 		}
 	}
 }

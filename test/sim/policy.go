@@ -36,6 +36,9 @@ type rates struct {
 	// up to maxPass.
 	pass    float64
 	maxPass time.Duration
+	// day is the share of steps in which more time passes than a producer
+	// session lives without use.
+	day float64
 }
 
 // random picks among the waiting calls by a seeded generator. Budget bounds how
@@ -46,11 +49,16 @@ type random struct {
 	rates
 	budget int
 	skips  int
+	night  bool // everything under way ends, and then a day passes
 }
 
 func (r *random) act(s *scheduler) {
 	if r.chance(r.pass) {
 		s.pass(time.Duration(1 + r.Int64N(int64(r.maxPass))))
+		return
+	}
+	if r.night = r.night || r.chance(r.day); r.night {
+		r.sleep(s)
 		return
 	}
 	e := s.waiting[r.IntN(len(s.waiting))]
@@ -64,6 +72,18 @@ func (r *random) act(s *scheduler) {
 		return
 	}
 	r.judge(s, e)
+}
+
+// sleep carries out what is under way, and lets a day pass once applications
+// are all that could go on. What is on its way without a caller stays so.
+func (r *random) sleep(s *scheduler) {
+	under := func(e *parked) bool { return e.call.Port != application && e.phase != arriving }
+	if at := slices.IndexFunc(s.waiting, under); at >= 0 {
+		s.let(s.waiting[at], verdict{did: "ok"})
+		return
+	}
+	r.night = false
+	s.pass(ports.ProducerExpiry + time.Minute)
 }
 
 func (r *random) busy(*scheduler) bool { return false }

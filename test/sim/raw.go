@@ -141,7 +141,7 @@ func (r *raw) skip(n int32) bool {
 	switch o.Status {
 	case commit.Accepted:
 		r.next = r.next.Add(n)
-	case commit.NoPartition, commit.Fenced:
+	case commit.NoPartition, commit.Fenced, commit.UnknownProducer:
 		r.over = true
 	default:
 		r.world.violate("%s abandoned sequences never sent, and was answered %v", r.sessionID, o)
@@ -251,10 +251,12 @@ func (r *raw) report(b *rawBatch, kind history.Kind) {
 	}
 }
 
-// fenced reports whether err may be due to a registration of the client's own
-// that arrived late, after it had made another.
-func (r *raw) fenced(err error) bool {
-	return errors.Is(err, domain.ErrFenced) && r.plan.producer != "" && !r.world.quiet()
+// replaced reports whether err may be due to the end of the client's session: to
+// a registration of its own that arrived late, after it had made another, or to a day
+// without use.
+func (r *raw) replaced(err error) bool {
+	late := errors.Is(err, domain.ErrFenced) && r.plan.producer != "" && !r.world.quiet()
+	return late || errors.Is(err, domain.ErrSessionExpired) && r.world.plan.rates.day > 0
 }
 
 // unclear reports whether the answer says nothing about b but that a store or
@@ -288,7 +290,7 @@ func (r *raw) failed(b *rawBatch, err error) {
 		if !b.doubt {
 			r.report(b, history.Fail)
 		}
-	case unclear(err) && !r.world.quiet(), r.fenced(err):
+	case unclear(err) && !r.world.quiet(), r.replaced(err):
 	default:
 		r.world.violate("%s: a batch in order was answered %v", r.sessionID, err)
 	}
@@ -322,7 +324,7 @@ func (r *raw) repeat() {
 	err := r.try(b)[0]
 	switch {
 	case unclear(err) && !r.world.quiet():
-	case errors.Is(err, domain.ErrTopicNotFound), r.fenced(err):
+	case errors.Is(err, domain.ErrTopicNotFound), r.replaced(err):
 		r.over = true
 	case back <= sequence.Window && (err != nil || b.base != first):
 		r.world.violate("%s: batch %d back, stored at %d, was answered %d, %v", r.sessionID, back, first, b.base, err)
@@ -337,7 +339,7 @@ func (r *raw) refuse(b *rawBatch, err, want error) {
 	switch {
 	case unclear(err) && !r.world.quiet():
 		return
-	case errors.Is(err, domain.ErrTopicNotFound), r.fenced(err) && want != domain.ErrFenced:
+	case errors.Is(err, domain.ErrTopicNotFound), !errors.Is(err, want) && r.replaced(err):
 		r.over = true
 	case !errors.Is(err, want):
 		r.world.violate("%s: a batch that must be refused with %q was answered %d, %v", r.sessionID, want, b.base, err)
@@ -406,7 +408,7 @@ func (r *raw) abandonStored() {
 		})
 		return err
 	})
-	if !ok || o.Status == commit.NoPartition || o.Status == commit.Fenced {
+	if !ok || o.Status == commit.NoPartition || o.Status == commit.Fenced || o.Status == commit.UnknownProducer {
 		r.over = true
 		return
 	}

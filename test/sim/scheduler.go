@@ -16,7 +16,7 @@ import (
 const (
 	// maxSteps and maxTime end a run that goes in circles.
 	maxSteps = 20_000
-	maxTime  = 48 * time.Hour
+	maxTime  = 200 * 24 * time.Hour
 	// stuckAfter is how long nothing may happen at all.
 	stuckAfter = 2 * time.Hour
 	// moment is what every step takes. It divides no duration used elsewhere.
