@@ -29,7 +29,7 @@ func TestCrashPoints_ProducePath(t *testing.T) {
 				}
 			}
 			// The runtime may interrupt a goroutine at a bad moment, and shift a call.
-			if missed > runs/200 {
+			if missed > runs/200 && !shuffled {
 				t.Errorf("%d of %d runs never came to the call that was to go wrong", missed, runs)
 			}
 			t.Logf("%d crash points, %d runs", len(points), runs)

@@ -61,7 +61,11 @@ func (r *random) act(s *scheduler) {
 		r.sleep(s)
 		return
 	}
-	e := s.waiting[r.IntN(len(s.waiting))]
+	e := r.pick(s)
+	if e == nil {
+		s.pass(time.Duration(1 + r.Int64N(int64(time.Second))))
+		return
+	}
 	if e.call.Port == application {
 		s.let(e, verdict{did: "ok"})
 		return
@@ -72,6 +76,25 @@ func (r *random) act(s *scheduler) {
 		return
 	}
 	r.judge(s, e)
+}
+
+// pick chooses a call. What is on its way without a caller mostly stays so for
+// long: it is when it arrives behind later calls that it does harm. Nil is none.
+func (r *random) pick(s *scheduler) *parked {
+	e := s.waiting[r.IntN(len(s.waiting))]
+	if e.phase != arriving || r.chance(0.05) {
+		return e
+	}
+	var others []*parked
+	for _, o := range s.waiting {
+		if o.phase != arriving {
+			others = append(others, o)
+		}
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	return others[r.IntN(len(others))]
 }
 
 // sleep carries out what is under way, and lets a day pass once applications

@@ -34,6 +34,8 @@ func (w *world) newProcess(name string, mortal bool) *process {
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.metadata = fault.NewMetadata(w.metadata, w.scheduler.intercept(p))
 	p.segments = fault.NewSegments(&tampered{w.segments, p}, w.scheduler.intercept(p))
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.processes = append(w.processes, p)
 	return p
 }

@@ -18,9 +18,9 @@ type world struct {
 	scheduler *scheduler
 	metadata  *memory.Metadata
 	segments  *memory.Segments
-	processes []*process
 
 	mu         sync.Mutex
+	processes  []*process
 	checker    *history.Checker
 	events     []history.Event
 	sent       map[string]sent
