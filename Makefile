@@ -59,6 +59,7 @@ lint: $(GOLANGCI) | bin
 .PHONY: unit
 unit: bin/report
 	@$(call gotest,unit,-race -timeout 9m ./...)
+	@$(call gotest,unit-simulator,-timeout 5m ./test/sim) # again: under -race a seed does not decide everything
 
 # What is built for other systems too; some tests are for Linux only.
 PRODUCT := . ./domain/... ./ports/... ./app/... ./adapters/... ./cmd/...
