@@ -37,6 +37,7 @@ type rig struct {
 type (
 	reserveFunc = func(ctx context.Context, n int) ([]ports.SegmentRef, error)
 	commitFunc  = func(ctx context.Context, s []commit.Segment) ([]ports.CommitResult, error)
+	planFunc    = func(ctx context.Context, r []ports.PlanRequest) ([]ports.Plan, error)
 	putFunc     = func(ctx context.Context, key string, body []byte) error
 	readFunc    = func(ctx context.Context, key string, position, length int64) ([]byte, error)
 )
@@ -46,6 +47,7 @@ type log struct {
 	*memory.Metadata
 	reserve hook[reserveFunc]
 	commit  hook[commitFunc]
+	plan    hook[planFunc]
 	plans   atomic.Int64
 }
 
@@ -59,7 +61,7 @@ func (l *log) Commit(ctx context.Context, s []commit.Segment) ([]ports.CommitRes
 
 func (l *log) Plan(ctx context.Context, r []ports.PlanRequest) ([]ports.Plan, error) {
 	l.plans.Add(1)
-	return l.Metadata.Plan(ctx, r)
+	return l.plan.or(l.Metadata.Plan)(ctx, r)
 }
 
 // store is a segment store whose calls a test may take over.

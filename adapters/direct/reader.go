@@ -2,6 +2,7 @@ package direct
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -165,6 +166,8 @@ func (f *fetch) accept(index int, p ports.Plan) (more bool) {
 		a.Err = &domain.OutOfRangeError{
 			Partition: pos.Partition, Offset: pos.Offset, LogStart: p.LogStart, HighWatermark: p.HighWatermark,
 		}
+	default:
+		a.Err = f.check(index, p)
 	}
 	if a.Err != nil {
 		f.found = true
@@ -179,4 +182,28 @@ func (f *fetch) accept(index int, p ports.Plan) (more bool) {
 		f.found = true
 	}
 	return f.next(index) < p.HighWatermark
+}
+
+// check finds out whether the extents of p go on where partition index is not
+// planned yet, without a gap. Without the check a reader would wait for ever where
+// metadata has lost an extent.
+func (f *fetch) check(index int, p ports.Plan) error {
+	next, first := f.next(index), len(f.extents[index]) == 0
+	for _, e := range p.Extents {
+		begins := e.Base == next || first && e.Base < next
+		if !begins || e.Last < next || e.Position < 0 || e.Length <= 0 {
+			return f.lost(damaged(e, "metadata gives it offsets %d to %d where %d was due, in %d bytes at %d", e.Base, e.Last, next, e.Length, e.Position), e.Length)
+		}
+		next, first = e.Last+1, false
+	}
+	if next > p.HighWatermark || len(p.Extents) == 0 && next < p.HighWatermark && f.req.MaxBytes > 0 {
+		return f.lost(&domain.CorruptError{What: fmt.Sprintf("metadata has no segment for offset %d, and the high watermark %d", next, p.HighWatermark)}, 0)
+	}
+	return nil
+}
+
+// lost tells of corruption that was found in size bytes, and returns it.
+func (f *fetch) lost(err error, size int64) error {
+	f.r.tel.Record(ports.Event{Kind: ports.CorruptionFound, Bytes: size, Err: err})
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,6 +109,45 @@ func TestFetch_ReportsAReadThatFailed(t *testing.T) {
 		got, err := r.reader.Fetch(t.Context(), ports.FetchRequest{Partitions: r.all()[:1], MaxBytes: 1})
 		if err != nil || ports.KindOf(got[0].Err) != ports.Transient || got[0].Batches != nil {
 			t.Errorf("fetch gave %+v, %v; want the transient error", got, err)
+		}
+	})
+}
+
+func TestFetch_TellsOfExtentsThatMetadataHasLostOrMixedUp(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		for i, v := range []string{"a", "b", "c"} {
+			r.stored(r.append(t.Context(), r.batch(0, batch.NoProducer, v)), domain.Offset(i))
+		}
+		for name, damage := range map[string]func(p *ports.Plan){
+			"none at all":      func(p *ports.Plan) { p.Extents = nil },
+			"the first lost":   func(p *ports.Plan) { p.Extents = p.Extents[1:] },
+			"one lost between": func(p *ports.Plan) { p.Extents = slices.Delete(p.Extents, 1, 2) },
+			"one twice":        func(p *ports.Plan) { p.Extents = slices.Insert(p.Extents, 1, p.Extents[0]) },
+			"turned around":    func(p *ports.Plan) { p.Extents[0].Base, p.Extents[0].Last = 1, -1 },
+			"without bytes":    func(p *ports.Plan) { p.Extents[1].Length = 0 },
+			"before its start": func(p *ports.Plan) { p.Extents[1].Position = -5 },
+			"behind the end":   func(p *ports.Plan) { p.HighWatermark = 2 },
+		} {
+			r.meta.plan.set(func(ctx context.Context, requests []ports.PlanRequest) ([]ports.Plan, error) {
+				plans, err := r.meta.Metadata.Plan(ctx, requests)
+				for i := range requests {
+					if requests[i].PartitionKey == r.key(0) {
+						damage(&plans[i])
+					}
+				}
+				return plans, err
+			})
+			found := r.tel.Count(ports.CorruptionFound)
+			got, err := r.reader.Fetch(t.Context(), ports.FetchRequest{Partitions: r.all(), MaxBytes: 1 << 20, MaxWait: time.Hour})
+			if err != nil {
+				t.Fatal(name, err)
+			}
+			if !errors.Is(got[0].Err, domain.ErrCorrupt) || got[0].Batches != nil || got[1].Err != nil {
+				t.Errorf("%s: %d bytes, %v; partition 1: %v", name, len(got[0].Batches), got[0].Err, got[1].Err)
+			}
+			if n := r.tel.Count(ports.CorruptionFound) - found; n != 1 {
+				t.Errorf("%s: %d corruptions reported, want 1", name, n)
+			}
 		}
 	})
 }
