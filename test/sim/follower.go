@@ -99,6 +99,7 @@ func (f *follower) open() *reading {
 	}
 	f.generation++
 	r := &reading{process: f.world.newProcess(fmt.Sprintf("%s.%d", f.name, f.generation), true), topic: topic}
+	r.reader = true
 	if err := r.start(f.plan.agent); err != nil {
 		f.world.violate("%s: consumer: %v", r.name, err)
 		return nil

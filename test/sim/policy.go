@@ -49,7 +49,8 @@ type random struct {
 	rates
 	budget int
 	skips  int
-	night  bool // everything under way ends, and then a day passes
+	night  bool          // a day passes
+	left   time.Duration // of it
 }
 
 func (r *random) act(s *scheduler) {
@@ -97,16 +98,22 @@ func (r *random) pick(s *scheduler) *parked {
 	return others[r.IntN(len(others))]
 }
 
-// sleep carries out what is under way, and lets a day pass once applications
-// are all that could go on. What is on its way without a caller stays so.
+// sleep lets a day pass, bit by bit: whatever producers do meanwhile is carried
+// out at once, since no transport would leave them without an answer for so long.
+// Readers may wait. What is on its way without a caller stays so.
 func (r *random) sleep(s *scheduler) {
-	under := func(e *parked) bool { return e.call.Port != application && e.phase != arriving }
+	under := func(e *parked) bool {
+		return e.call.Port != application && e.phase != arriving && !e.process.reader
+	}
 	if at := slices.IndexFunc(s.waiting, under); at >= 0 {
 		s.let(s.waiting[at], verdict{did: "ok"})
 		return
 	}
-	r.night = false
-	s.pass(ports.ProducerExpiry + time.Minute)
+	if r.left == 0 {
+		r.left = ports.ProducerExpiry + time.Minute
+	}
+	r.left = s.passUntil(r.left, under)
+	r.night = r.left > 0
 }
 
 func (r *random) busy(*scheduler) bool { return false }

@@ -18,6 +18,7 @@ type process struct {
 	name     string
 	world    *world
 	mortal   bool // may be killed
+	reader   bool // has a consumer
 	calls    int  // scheduler only
 	dead     atomic.Bool
 	ctx      context.Context // ends with the process

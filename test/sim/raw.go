@@ -112,23 +112,26 @@ func (r *raw) open() bool {
 	return !r.plan.wrap || r.skipToWrap()
 }
 
-// skipToWrap spends all sequences but the last few. A batch is never larger than
-// half of them, or an earlier one could not be told from a later.
+// skipToWrap spends all sequences but the last few, without faults: what is on
+// its way since 2^31 records ago could not be told from what comes now. A batch is never
+// larger than half of them, or an earlier one could not be told from a later.
 func (r *raw) skipToWrap() bool {
 	const quarter = 1 << 29
-	for range 3 {
-		if !r.skip(quarter) {
+	for _, n := range []int32{quarter, quarter, quarter, quarter - 1 - int32(r.random.IntN(12))} {
+		if !r.skipBy(r.world.metadata, n) {
 			return false
 		}
 	}
-	return r.skip(quarter - 1 - int32(r.random.IntN(12)))
+	return true
 }
 
 // skip abandons n sequences that are never sent.
-func (r *raw) skip(n int32) bool {
+func (r *raw) skip(n int32) bool { return r.skipBy(r.process.metadata, n) }
+
+func (r *raw) skipBy(store ports.Producers, n int32) bool {
 	var o commit.Outcome
 	ok := r.retry(func(ctx context.Context) (err error) {
-		o, err = r.process.metadata.AbandonBatch(ctx, ports.AbandonedBatch{
+		o, err = store.AbandonBatch(ctx, ports.AbandonedBatch{
 			StreamKey: commit.StreamKey{Producer: r.session.ID, PartitionKey: r.key},
 			Epoch:     r.session.Epoch, FirstSequence: r.next, Records: n,
 		})

@@ -264,6 +264,27 @@ func (s *scheduler) pass(d time.Duration) {
 	time.Sleep(d)
 }
 
+// passUntil lets time pass until a call arrives that is to be seen to, and
+// returns how much of d is left.
+func (s *scheduler) passUntil(d time.Duration, see func(*parked) bool) time.Duration {
+	s.trace.add(entry{actor: "time", did: "up to " + d.String()})
+	end := time.Now().Add(d)
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return 0
+		case <-s.wake:
+		}
+		synctest.Wait()
+		s.collect()
+		if slices.ContainsFunc(s.waiting, see) {
+			return max(0, time.Until(end))
+		}
+	}
+}
+
 // let carries v out on the waiting call e.
 func (s *scheduler) let(e *parked, v verdict) {
 	s.waiting = slices.DeleteFunc(s.waiting, func(o *parked) bool { return o == e })
