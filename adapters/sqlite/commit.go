@@ -133,7 +133,7 @@ func (w *commitWork) judge(row *segmentRow, seg commit.Segment) {
 	for _, e := range d.Extents {
 		key := w.view.keys[commit.PartitionKey{Topic: e.Topic, Partition: e.Partition}]
 		w.extents = append(w.extents, key, int64(e.Base), int64(e.Last), row.no,
-			e.Position, e.Length, int64(e.Batches), e.MaxTimestamp)
+			e.Position, e.Length, int64(e.Batches), e.MaxTimestamp, sumOfExtent(key, row.no, e))
 	}
 	row.settled, row.outcomes, row.state = true, d.Outcomes, stateCommitted
 	row.size, row.crc32c, row.live = seg.Size, seg.CRC32C, int64(len(d.Extents))
@@ -146,7 +146,7 @@ func (w *commitWork) judge(row *segmentRow, seg commit.Segment) {
 
 var (
 	insertExtents = newBulk(`INSERT INTO extents (partition_key, base_offset, last_offset, segment_no,
-		position, length, batches, max_timestamp) VALUES `, "(?, ?, ?, ?, ?, ?, ?, ?)", "")
+		position, length, batches, max_timestamp, row_crc32c) VALUES `, "(?, ?, ?, ?, ?, ?, ?, ?, ?)", "")
 	settleSegments = newBulk("WITH v(no, state, at, size, crc, live, outcomes) AS (VALUES ", "(?, ?, ?, ?, ?, ?, ?)",
 		`) UPDATE segments SET state = v.state, committed_at = v.at, size_bytes = v.size, crc32c = v.crc,
 		live_extents = v.live, outcomes = v.outcomes FROM v WHERE segment_no = v.no`)

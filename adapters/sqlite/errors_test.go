@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/domain/sequence"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -62,7 +64,7 @@ func TestStore_StopsForGoodWhenARuleOfTheSchemaBreaks(t *testing.T) {
 	s := newTest(t)
 	createTopic(t, s, "orders", 1)
 	err := s.write(t.Context(), "break", func(c *conn) error {
-		return c.exec(&query{"INSERT INTO partitions VALUES (1, NULL, 0, 0)"})
+		return c.exec(&query{"INSERT INTO partitions VALUES (1, NULL, 0, 0, 0)"})
 	})
 	if ports.KindOf(err) != ports.Fatal || !errors.Is(err, domain.ErrInternal) {
 		t.Fatalf("%v is %v", err, ports.KindOf(err))
@@ -89,6 +91,66 @@ func TestStore_StopsForGoodWhenARowCannotBeRead(t *testing.T) {
 	}
 }
 
+func TestStore_StopsForGoodWhenAValueOfARowHasChanged(t *testing.T) {
+	for _, change := range []string{
+		"UPDATE partitions SET log_start = 1", "UPDATE partitions SET next_offset = 1 + next_offset", "UPDATE partitions SET bytes = 0",
+		"UPDATE partitions SET row_crc32c = 7", "UPDATE extents SET last_offset = 10", "UPDATE extents SET base_offset = base_offset + 1",
+		"UPDATE extents SET segment_no = 3 - segment_no", "UPDATE extents SET position = position + 1", "UPDATE extents SET length = 1",
+		"UPDATE extents SET batches = 2", "UPDATE extents SET max_timestamp = 1 - max_timestamp", "UPDATE extents SET row_crc32c = 7",
+		"UPDATE topics SET partitions = -1", "UPDATE topics SET partitions = 1000000",
+	} {
+		s := newTest(t)
+		topic := createTopic(t, s, "orders", 1)
+		for range 2 {
+			must[[]ports.CommitResult](t)(s.Commit(t.Context(), []commit.Segment{segmentOf(t, s, topic, ports.ProducerSession{ID: commit.NoProducer}, 0, 1)}))
+		}
+		err := s.write(t.Context(), "damage", func(c *conn) error { return c.exec(&query{change}) })
+		if err != nil {
+			t.Fatal(change, err)
+		}
+		key := commit.PartitionKey{Topic: topic.ID}
+		plans, err := s.Plan(t.Context(), []ports.PlanRequest{{PartitionKey: key, From: 5, MaxBytes: 1 << 20}})
+		if err == nil {
+			// What a plan does not look at, another call does.
+			_, _, err = s.ExtentAt(t.Context(), key, 0)
+		}
+		if ports.KindOf(err) != ports.Fatal || !strings.Contains(err.Error(), "database file is damaged") {
+			t.Errorf("%s: planned %v, %v", change, plans, err)
+		}
+		if _, err := s.ListTopics(t.Context()); ports.KindOf(err) != ports.Fatal {
+			t.Errorf("%s: the store goes on: %v", change, err)
+		}
+	}
+}
+
+func TestUnpack_RefusesEveryFlippedBitAndEveryTruncation(t *testing.T) {
+	outcomes := packOutcomes([]commit.Outcome{{Status: commit.Accepted, Base: 7}, {Status: commit.Duplicate, Base: 1 << 40}})
+	state := packState(&sequence.State{Seen: true, Epoch: 3, Last: 9, Recent: []sequence.Entry{{First: 5, Last: 9, Base: 100}}})
+	for name, column := range map[string]struct {
+		whole []byte
+		read  func([]byte) error
+	}{
+		"outcomes": {outcomes, func(b []byte) error { _, err := unpackOutcomes(b); return err }},
+		"state":    {state, func(b []byte) error { _, err := unpackState(b); return err }},
+	} {
+		if err := column.read(column.whole); err != nil {
+			t.Fatal(name, err)
+		}
+		for bit := range 8 * len(column.whole) {
+			b := bytes.Clone(column.whole)
+			b[bit/8] ^= 1 << (bit % 8)
+			if column.read(b) == nil {
+				t.Errorf("%s: flipped bit %d is not noticed", name, bit)
+			}
+		}
+		for n := range column.whole {
+			if column.read(column.whole[:n]) == nil {
+				t.Errorf("%s: the first %d bytes are taken for the whole", name, n)
+			}
+		}
+	}
+}
+
 func TestStore_RefusesToWriteToAFileThatWasRemovedOrReplaced(t *testing.T) {
 	s := newTest(t)
 	if err := os.Rename(s.path, s.path+".moved"); err != nil {
@@ -104,7 +166,7 @@ func TestWrite_OfAFailedTransactionLeavesNothing(t *testing.T) {
 	s := newTest(t)
 	boom := errors.New("boom")
 	err := s.write(t.Context(), "fail", func(c *conn) error {
-		if err := c.exec(&query{"INSERT INTO partitions VALUES (1, 0, 0, 0)"}); err != nil {
+		if err := c.exec(&query{"INSERT INTO partitions VALUES (1, 0, 0, 0, 0)"}); err != nil {
 			return err
 		}
 		return boom
@@ -147,7 +209,7 @@ func TestWrite_WhoseContextEndsDuringCommitIsAmbiguousAndGoesOn(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	then := make(chan struct{})
 	err := s.writeThen(ctx, "commit", func(c *conn) error {
-		return c.exec(&query{"INSERT INTO partitions VALUES (1, 0, 0, 0)"})
+		return c.exec(&query{"INSERT INTO partitions VALUES (1, 0, 0, 0, 0)"})
 	}, func() {
 		cancel()
 		<-then // the COMMIT has taken effect, its answer has not come yet

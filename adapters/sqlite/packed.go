@@ -2,24 +2,30 @@ package sqlite
 
 import (
 	"encoding/binary"
+	"hash/crc32"
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
 	"github.com/streamhouse/streamhouse/domain/sequence"
 )
 
-// Columns of several values are packed as varints behind a version byte. All
-// values are written with a sign, so that -1 is short.
+// Columns of several values are packed as varints between a version byte and a
+// CRC32C of four bytes. All values are written with a sign, so that -1 is short.
 const packedVersion = 1
 
+// sealed ends a packed column.
+func sealed(b []byte) []byte {
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
 func packOutcomes(outcomes []commit.Outcome) []byte {
-	b := append(make([]byte, 0, 2+4*len(outcomes)), packedVersion)
+	b := append(make([]byte, 0, 6+4*len(outcomes)), packedVersion)
 	b = binary.AppendUvarint(b, uint64(len(outcomes)))
 	for _, o := range outcomes {
 		b = append(b, byte(o.Status))
 		b = binary.AppendVarint(b, int64(o.Base))
 	}
-	return b
+	return sealed(b)
 }
 
 func unpackOutcomes(b []byte) ([]commit.Outcome, error) {
@@ -42,7 +48,7 @@ func packState(s *sequence.State) []byte {
 		b = binary.AppendVarint(b, int64(e.Last))
 		b = binary.AppendVarint(b, int64(e.Base))
 	}
-	return b
+	return sealed(b)
 }
 
 func unpackState(b []byte) (*sequence.State, error) {
@@ -62,8 +68,11 @@ type unpacker struct {
 }
 
 func unpack(b []byte) *unpacker {
-	u := &unpacker{rest: b}
-	u.bad = u.byte() != packedVersion
+	u := &unpacker{bad: true}
+	if end := len(b) - 4; end > 0 && crc32.Checksum(b[:end], castagnoli) == binary.LittleEndian.Uint32(b[end:]) {
+		u.rest = b[:end]
+		u.bad = u.byte() != packedVersion
+	}
 	return u
 }
 

@@ -8,7 +8,7 @@ import (
 	"github.com/streamhouse/streamhouse/ports"
 )
 
-const extentColumns = `SELECT e.base_offset, e.last_offset, e.position, e.length, e.batches, e.max_timestamp, s.segment_id, s.object_key
+const extentColumns = `SELECT e.base_offset, e.last_offset, e.position, e.length, e.batches, e.max_timestamp, s.segment_id, s.object_key, e.segment_no, e.row_crc32c
 	FROM extents AS e JOIN segments AS s USING (segment_no) `
 
 var (
@@ -17,8 +17,8 @@ var (
 	extentByTime = query{extentColumns + `WHERE e.partition_key = ? AND e.max_timestamp >= ? ORDER BY e.base_offset LIMIT 1`}
 )
 
-func scanExtent(r *row, key commit.PartitionKey) ports.ExtentRef {
-	return ports.ExtentRef{
+func scanExtent(r *row, key commit.PartitionKey, pk int64) ports.ExtentRef {
+	e := ports.ExtentRef{
 		Extent: commit.Extent{
 			Topic: key.Topic, Partition: key.Partition,
 			Base: domain.Offset(r.int(0)), Last: domain.Offset(r.int(1)),
@@ -27,6 +27,10 @@ func scanExtent(r *row, key commit.PartitionKey) ports.ExtentRef {
 		},
 		ObjectKey: r.text(7),
 	}
+	if r.int(9) != sumOfExtent(pk, r.int(8), e.Extent) && r.err == nil {
+		r.err = damagedError("an extent's row does not have its checksum")
+	}
+	return e
 }
 
 // Plan implements ports.Log. The bounds of all partitions are one statement;
@@ -71,14 +75,15 @@ func (c *conn) planOne(v *view, r ports.PlanRequest, plan *ports.Plan) error {
 		return nil
 	}
 	var sum int64
+	pk := v.keys[r.PartitionKey]
 	return c.query(&extentsFrom, func(row *row) error {
-		e := scanExtent(row, r.PartitionKey)
+		e := scanExtent(row, r.PartitionKey, pk)
 		if sum += e.Length; sum > r.MaxBytes && len(plan.Extents) > 0 {
 			return errStop
 		}
 		plan.Extents = append(plan.Extents, e)
 		return nil
-	}, v.keys[r.PartitionKey], int64(r.From))
+	}, pk, int64(r.From))
 }
 
 // missing says in plan why the partition has no row.
@@ -104,10 +109,11 @@ func (s *Store) ExtentAt(ctx context.Context, key commit.PartitionKey, timestamp
 		if err != nil {
 			return err
 		}
+		pk := partitionKey(t.no, key.Partition)
 		return c.query(&extentByTime, func(r *row) error {
-			extent, found = scanExtent(r, key), true
+			extent, found = scanExtent(r, key, pk), true
 			return nil
-		}, partitionKey(t.no, key.Partition), timestamp)
+		}, pk, timestamp)
 	})
 	if err != nil || !found {
 		return ports.ExtentRef{}, false, err

@@ -66,7 +66,7 @@ var (
 	releasedBytes = query{`SELECT coalesce(sum(length), 0) FROM extents
 		WHERE partition_key BETWEEN ?1 AND ?2 AND last_offset < ?3`}
 	deleteExtents = query{"DELETE FROM extents WHERE partition_key BETWEEN ?1 AND ?2 AND last_offset < ?3"}
-	updateStart   = query{"UPDATE partitions SET log_start = ?, bytes = ? WHERE partition_key = ?"}
+	updateStart   = query{"UPDATE partitions SET log_start = ?, bytes = ?, row_crc32c = ? WHERE partition_key = ?"}
 )
 
 // dropExtents deletes the extents of the partitions first to last that end
@@ -111,7 +111,8 @@ func (s *Store) Trim(ctx context.Context, key commit.PartitionKey, to domain.Off
 		if err != nil {
 			return err
 		}
-		return c.exec(&updateStart, int64(start), p.Bytes-bytes, pk)
+		p.LogStart, p.Bytes = start, p.Bytes-bytes
+		return c.exec(&updateStart, int64(p.LogStart), p.Bytes, sumOfPartition(p), pk)
 	})
 	return given(start, err)
 }

@@ -30,10 +30,10 @@ var (
 
 	insertTopic = query{`INSERT INTO topics (topic_id, name, partitions, retention_ns, retention_bytes, created_at)
 		VALUES (?, ?, ?, ?, ?, ?) RETURNING topic_no`}
-	// Numbers from ?2 to ?3, both inclusive.
+	// Empty ones with the keys ?1 to ?2 and the checksum ?3.
 	insertPartitions = query{`WITH RECURSIVE p(key) AS (SELECT ?1 UNION ALL SELECT key + 1 FROM p WHERE key < ?2)
-		INSERT INTO partitions (partition_key, log_start, next_offset, bytes) SELECT key, 0, 0, 0 FROM p`}
-	partitionsOf    = query{"SELECT partition_key, log_start, next_offset, bytes FROM partitions WHERE partition_key BETWEEN ? AND ? ORDER BY partition_key"}
+		INSERT INTO partitions (` + partitionColumns + `) SELECT key, 0, 0, 0, ?3 FROM p`}
+	partitionsOf    = query{"SELECT " + partitionColumns + " FROM partitions WHERE partition_key BETWEEN ? AND ? ORDER BY partition_key"}
 	updateTopicSize = query{"UPDATE topics SET partitions = ? WHERE topic_no = ?"}
 	updateRetention = query{"UPDATE topics SET retention_ns = ?, retention_bytes = ? WHERE topic_no = ?"}
 
@@ -53,6 +53,9 @@ type topicRow struct {
 }
 
 func scanTopic(r *row) topicRow {
+	if n := r.int(3); (n < 1 || n > domain.MaxPartitions) && r.err == nil {
+		r.err = damagedError(fmt.Sprintf("a topic has %d partitions", n))
+	}
 	return topicRow{no: r.int(0), Topic: domain.Topic{
 		ID:         domain.TopicID(r.uuid(1)),
 		Name:       r.text(2),
@@ -117,7 +120,8 @@ func (c *conn) addPartitions(topicNo int64, from, to int32) error {
 	if from >= to {
 		return nil
 	}
-	return c.exec(&insertPartitions, partitionKey(topicNo, domain.PartitionID(from)), partitionKey(topicNo, domain.PartitionID(to-1)))
+	first, last := partitionKey(topicNo, domain.PartitionID(from)), partitionKey(topicNo, domain.PartitionID(to-1))
+	return c.exec(&insertPartitions, first, last, sumOfPartition(commit.Partition{}))
 }
 
 // topic finds one topic by q. domain.ErrTopicNotFound if there is none.
@@ -180,11 +184,9 @@ func (s *Store) DescribePartitions(ctx context.Context, id domain.TopicID) ([]do
 		states = slices.Grow(states[:0], int(t.Partitions))
 		first, last := t.keys()
 		return c.query(&partitionsOf, func(r *row) error {
+			pk, p := scanPartition(r)
 			states = append(states, domain.PartitionState{
-				Partition:     domain.PartitionID(r.int(0) - first),
-				LogStart:      domain.Offset(r.int(1)),
-				HighWatermark: domain.Offset(r.int(2)),
-				Bytes:         r.int(3),
+				Partition: domain.PartitionID(pk - first), LogStart: p.LogStart, HighWatermark: p.NextOffset, Bytes: p.Bytes,
 			})
 			return nil
 		}, first, last)
@@ -260,7 +262,7 @@ func (c *conn) partition(key commit.PartitionKey) (t topicRow, p commit.Partitio
 	}
 	pk := partitionKey(t.no, key.Partition)
 	err = c.query(&partitionsOf, func(r *row) error {
-		p = commit.Partition{LogStart: domain.Offset(r.int(1)), NextOffset: domain.Offset(r.int(2)), Bytes: r.int(3)}
+		_, p = scanPartition(r)
 		return nil
 	}, pk, pk)
 	return t, p, err

@@ -114,7 +114,7 @@ func (v *view) loadKeys(c *conn) error {
 	return nil
 }
 
-var partitionsByKey = newBulk("SELECT partition_key, log_start, next_offset, bytes FROM partitions WHERE partition_key IN (", "?", ")")
+var partitionsByKey = newBulk("SELECT "+partitionColumns+" FROM partitions WHERE partition_key IN (", "?", ")")
 
 func (v *view) loadPartitions(c *conn) error {
 	args := make([]driver.Value, 0, len(v.keys))
@@ -122,9 +122,8 @@ func (v *view) loadPartitions(c *conn) error {
 		args = append(args, pk)
 	}
 	err := c.queryBulk(partitionsByKey, func(r *row) error {
-		v.partitions[r.int(0)] = &commit.Partition{
-			LogStart: domain.Offset(r.int(1)), NextOffset: domain.Offset(r.int(2)), Bytes: r.int(3),
-		}
+		pk, p := scanPartition(r)
+		v.partitions[pk] = &p
 		return nil
 	}, args)
 	if err != nil {
@@ -232,17 +231,17 @@ func (v *view) touch(seg commit.Segment, outcomes []commit.Outcome) {
 const refreshAfter = 3_600_000
 
 var (
-	storePartitions = newBulk("REPLACE INTO partitions (partition_key, log_start, next_offset, bytes) VALUES ", "(?, ?, ?, ?)", "")
+	storePartitions = newBulk("REPLACE INTO partitions ("+partitionColumns+") VALUES ", "(?, ?, ?, ?, ?)", "")
 	storeStreams    = newBulk("REPLACE INTO producer_partitions (producer_id, partition_key, accepted_at, state) VALUES ", "(?, ?, ?, ?)", "")
 	storeActive     = query{"UPDATE producers SET active_at = ? WHERE producer_id = ?"}
 )
 
 // store writes what touch has noted.
 func (v *view) store(c *conn, now int64) error {
-	args := make([]driver.Value, 0, 4*len(v.grown))
+	args := make([]driver.Value, 0, len(v.grown)*storePartitions.width)
 	for _, pk := range v.grown {
 		p := v.partitions[pk]
-		args = append(args, pk, int64(p.LogStart), int64(p.NextOffset), p.Bytes)
+		args = append(args, pk, int64(p.LogStart), int64(p.NextOffset), p.Bytes, sumOfPartition(*p))
 	}
 	if err := c.execBulk(storePartitions, args); err != nil {
 		return err

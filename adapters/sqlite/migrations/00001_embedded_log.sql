@@ -18,12 +18,14 @@ CREATE TABLE topics (
 ) STRICT;
 
 -- partition_key is topic_no * 2^20 + partition: one integer, and the
--- partitions of a topic are neighbours.
+-- partitions of a topic are neighbours. row_crc32c covers the other values of its row
+-- here, and all values in extents.
 CREATE TABLE partitions (
     partition_key INTEGER PRIMARY KEY,
     log_start     INTEGER NOT NULL,
     next_offset   INTEGER NOT NULL,
-    bytes         INTEGER NOT NULL
+    bytes         INTEGER NOT NULL,
+    row_crc32c    INTEGER NOT NULL
 ) STRICT;
 
 -- state: 1 pending, 2 committed, 3 deleting. outcomes is null until a commit
@@ -51,6 +53,7 @@ CREATE TABLE extents (
     length        INTEGER NOT NULL,
     batches       INTEGER NOT NULL,
     max_timestamp INTEGER NOT NULL,
+    row_crc32c    INTEGER NOT NULL,
     PRIMARY KEY (partition_key, base_offset)
 ) STRICT, WITHOUT ROWID;
 
