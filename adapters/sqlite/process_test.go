@@ -24,8 +24,9 @@ const roleVariable = "STREAMHOUSE_SQLITE_TEST_ROLE"
 
 // roles are what another process does with the metadata file at path.
 var roles = map[string]func(ctx context.Context, path string) error{
-	"commit":  commitOnRequest,
-	"produce": produceForEver,
+	"commit":     commitOnRequest,
+	"produce":    produceForEver,
+	"administer": administerForEver,
 }
 
 func runRole(role string) int {
