@@ -94,7 +94,7 @@ func (o *outgoing) sessionLost() bool {
 
 // ok reports whether the present attempt ended with the batch stored.
 func (o *outgoing) ok() bool {
-	return o.settled && (o.result.Err == nil || domain.FateOf(o.result.Err).Stored == domain.StoredYes)
+	return !o.over && o.settled && (o.result.Err == nil || domain.FateOf(o.result.Err).Stored == domain.StoredYes)
 }
 
 // stored says what is known about a batch that is given up without an answer.

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/streamhouse/streamhouse/domain/mutant"
 )
 
 const (
@@ -56,7 +58,7 @@ func (r *reaper) ring() {
 
 // look ends what is too late, and sets the next time to look.
 func (r *reaper) look() {
-	if r.p.life.Err() != nil {
+	if r.p.life.Err() != nil || mutant.On(mutantReaperSleeps) {
 		return
 	}
 	now := time.Now()
@@ -86,6 +88,7 @@ func (part *partition) reap(now time.Time) time.Time {
 	part.mu.Lock()
 	defer part.mu.Unlock()
 	part.tellOverdue(now)
+	part.tellAnswered(now)
 	if o := part.peek(); o != nil && len(part.inflight) == 0 && o.late(now) {
 		switch part.hold {
 		case settling:
@@ -98,6 +101,21 @@ func (part *partition) reap(now time.Time) time.Time {
 		}
 	}
 	return part.nextReap(now)
+}
+
+// tellAnswered tells the fate of what came back too late to be sent again, but
+// not the batches in flight behind it, for which the partition waits.
+func (part *partition) tellAnswered(now time.Time) {
+	for _, o := range part.inflight {
+		if !o.settled || !o.late(now.Add(-abandonWait)) {
+			return
+		}
+		if o.ok() {
+			part.complete(o, o.result.Base, o.result.Err)
+		} else {
+			part.complete(o, -1, o.giveUp(o.stored(), o.lastErr))
+		}
+	}
 }
 
 // nextReap returns when something of the partition will be too late.

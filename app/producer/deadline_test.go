@@ -3,6 +3,7 @@ package producer
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -236,4 +237,51 @@ func TestProducer_IdleForADayCallsNobodyAndHoldsNoTimer(t *testing.T) {
 			t.Errorf("it holds %d bytes of its budget, %d retained", used, retained)
 		}
 	})
+}
+
+// Found by the property test: a batch that came back unstored waited past its
+// deadline for a younger one in flight.
+func TestDeliveryTimeout_HoldsForAFailedBatchThatWaitsForAYoungerInFlight(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer error
+		stored domain.Stored
+	}{"dropped": {errDropped, domain.StoredNo}, "unclear": {errLost, domain.StoredUnknown}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHooks(t)
+				h.topic(t, 1)
+				p := h.open(t, func(c *Config) { c.DeliveryTimeout, c.BatchSize = 10*time.Second, 1 })
+				h.append = func(ctx context.Context, batches []ports.Batch, settle func(int, ports.AppendResult)) error {
+					if len(h.sent()) == 0 {
+						h.appends = append(h.appends, nil)
+						time.AfterFunc(9500*time.Millisecond, func() { settleAll(batches, settle, c.answer) })
+					} else {
+						context.AfterFunc(ctx, func() { settleAll(batches, settle, errLost) })
+					}
+					return nil
+				}
+				accepted := time.Now()
+				first := p.SendAsync(t.Context(), value("first"), nil)
+				<-time.After(9 * time.Second)
+				p.SendAsync(t.Context(), value("younger"), nil)
+				if err := settledBy(t, first, accepted, 10*time.Second); domain.FateOf(err).Stored != c.stored {
+					t.Errorf("%v says stored %s, want %s", err, domain.FateOf(err).Stored, c.stored)
+				}
+				<-time.After(30 * time.Second)
+				h.set(func(h *hooks) { h.append = nil })
+				if r, err := p.Send(t.Context(), value("after")); err != nil || r.Offset != 0 {
+					t.Errorf("after that: offset %d, error %v, want 0", r.Offset, err)
+				}
+			})
+		})
+	}
+}
+
+func TestErrors_SayWhatEnded(t *testing.T) {
+	cause := errors.New("disk is gone")
+	for _, err := range []error{notAccepted("t", cause), &endedError{cause}, sessionLost(cause)} {
+		if !errors.Is(err, cause) || !strings.HasSuffix(err.Error(), ": disk is gone") {
+			t.Errorf("error %q does not say its cause", err)
+		}
+	}
 }

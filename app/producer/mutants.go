@@ -11,6 +11,16 @@ const (
 	mutantResultIsBase    mutant.ID = "producer-answers-base-offset"
 	mutantRetryUnnumbered mutant.ID = "producer-retries-as-another-batch"
 	mutantFenceIgnored    mutant.ID = "producer-fence-takes-new-session"
+	mutantOrderIgnored    mutant.ID = "producer-failed-batch-goes-last"
+)
+
+// Planted bugs that a simulated run meets too rarely: the tests of this package
+// kill them.
+const (
+	mutantAdoptUnclear = mutant.ID("producer-resends-unclear-batch-in-new-session")
+	mutantLateLookUp   = mutant.ID("producer-trusts-late-look-up")
+	mutantReaperSleeps = mutant.ID("producer-reaper-sleeps")
+	mutantLeaksBudget  = mutant.ID("producer-leaks-budget-of-retried-batches")
 )
 
 // Mutants lists the planted bugs of this package.
@@ -22,4 +32,9 @@ var Mutants = []mutant.ID{
 	mutantResultIsBase,
 	mutantRetryUnnumbered,
 	mutantFenceIgnored,
+	mutantOrderIgnored,
+	mutantAdoptUnclear,
+	mutantLateLookUp,
+	mutantReaperSleeps,
+	mutantLeaksBudget,
 }

@@ -306,7 +306,11 @@ func (part *partition) requeue() {
 	head := part.inflight[0]
 	head.lost = head.sequenced && errors.Is(head.lastErr, domain.ErrOutOfOrder)
 	part.failures++
-	part.queue = append(part.inflight, part.queue...)
+	if mutant.On(mutantOrderIgnored) {
+		part.queue = append(part.queue, part.inflight...)
+	} else {
+		part.queue = append(part.inflight, part.queue...)
+	}
 	part.inflight = nil
 }
 
@@ -317,8 +321,12 @@ func (part *partition) idle() bool {
 	return part.open == nil && len(part.queue)+len(part.inflight)+len(part.unspent) == 0 && !part.calling
 }
 
-// complete makes o's fate known. The batch has left the lists.
+// complete makes o's fate known, once: the first word counts. The batch has left
+// the lists, or the reaper tells it early.
 func (part *partition) complete(o *outgoing, base domain.Offset, err error) {
+	if o.over {
+		return
+	}
 	o.base, o.err = base, err
 	part.p.telemetry.Record(ports.Event{
 		Kind: ports.BatchSettled, Bytes: int64(len(o.encoded)), Count: int(o.count), Duration: time.Since(o.first), Err: err,
@@ -362,10 +370,12 @@ func (o *outgoing) release() {
 	} else {
 		p.buffers.put(o.builder.Buffer())
 	}
-	o.builder, o.encoded, o.session, o.lastErr = batch.Builder{}, nil, nil, nil
-	o.result = ports.AppendResult{}
+	o.builder, o.encoded = batch.Builder{}, nil
 	held := recordOverhead * int64(len(o.callbacks))
 	p.retained.Add(held)
+	if o.attempts > 0 && mutant.On(mutantLeaksBudget) {
+		held++
+	}
 	p.budget.release(o.charge - held)
 	o.charge = held
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/streamhouse/streamhouse/ports"
 )
 
-// abandonWait bounds how long a given-up batch waits to learn its fate, beyond
-// its delivery deadline.
+// abandonWait bounds how long a given-up batch waits to learn its fate. Half as
+// much more is the most that it may take after the delivery deadline.
 const abandonWait = time.Second / 2
 
 // unspent is a given-up batch whose sequences the metadata store does not yet
@@ -144,7 +144,7 @@ func (part *partition) giveUpHead() {
 		Records:       head.count,
 	}}
 	if head.ambiguous {
-		u.o, u.until = head, time.Now().Add(abandonWait)
+		u.o, u.until = head, earlier(time.Now().Add(abandonWait), head.deadline().Add(abandonWait*3/2))
 		part.p.reaper.by(u.until)
 	} else {
 		part.complete(head, -1, head.giveUp(domain.StoredNo, head.lastErr))
@@ -340,7 +340,7 @@ func (part *partition) adopt(next *session) {
 	part.session, part.sequence = next, 0
 	kept := part.queue[:0]
 	for _, o := range part.queue {
-		if o.ambiguous && o.sequenced {
+		if o.ambiguous && o.sequenced && !mutant.On(mutantAdoptUnclear) {
 			part.complete(o, -1, o.giveUp(domain.StoredUnknown, sessionLost(o.lastErr)))
 			continue
 		}

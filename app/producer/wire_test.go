@@ -101,18 +101,10 @@ func (w *wire) serve(b ports.Batch, h batch.Header) ports.AppendResult {
 	case loseBatch:
 		return ports.AppendResult{Base: -1, Err: errLost}
 	}
-	ref, err := w.Reserve(context.Background(), 1)
+	o, err := commitOne(w.Metadata, b, h)
 	if err != nil {
 		return ports.AppendResult{Base: -1, Err: err}
 	}
-	results, err := w.Commit(context.Background(), []commit.Segment{{ID: ref[0].ID, Size: 1, Batches: []commit.Batch{{
-		Topic: b.Topic, Partition: b.Partition, Producer: h.Producer.ID, Epoch: h.Producer.Epoch,
-		FirstSequence: h.Producer.Sequence, Records: h.Records, Length: int32(h.Length), MaxTimestamp: h.MaxTimestamp,
-	}}}})
-	if err != nil {
-		return ports.AppendResult{Base: -1, Err: err}
-	}
-	o := results[0].Outcomes[0]
 	if o.Status == commit.Accepted {
 		w.mu.Lock()
 		h.BaseOffset = o.Base
@@ -122,6 +114,27 @@ func (w *wire) serve(b ports.Batch, h batch.Header) ports.AppendResult {
 	if fate == loseAnswer {
 		return ports.AppendResult{Base: -1, Err: errLost}
 	}
+	return answer(o)
+}
+
+// commitOne commits one batch in a segment of its own.
+func commitOne(m *memory.Metadata, b ports.Batch, h batch.Header) (commit.Outcome, error) {
+	ref, err := m.Reserve(context.Background(), 1)
+	if err != nil {
+		return commit.Outcome{}, err
+	}
+	results, err := m.Commit(context.Background(), []commit.Segment{{ID: ref[0].ID, Size: 1, Batches: []commit.Batch{{
+		Topic: b.Topic, Partition: b.Partition, Producer: h.Producer.ID, Epoch: h.Producer.Epoch,
+		FirstSequence: h.Producer.Sequence, Records: h.Records, Length: int32(h.Length), MaxTimestamp: h.MaxTimestamp,
+	}}}})
+	if err != nil {
+		return commit.Outcome{}, err
+	}
+	return results[0].Outcomes[0], nil
+}
+
+// answer is what a transport tells of an outcome.
+func answer(o commit.Outcome) ports.AppendResult {
 	switch o.Status {
 	case commit.Accepted, commit.Duplicate:
 		return ports.AppendResult{Base: o.Base}
