@@ -17,7 +17,8 @@ const MaxObjectKeyBytes = 255
 type SegmentStore interface {
 	// Put creates the object key with the bytes body. When it returns nil the
 	// object is durable and complete. It never replaces an object: among any number of
-	// racing Puts of one key, in any processes, exactly one succeeds.
+	// racing Puts of one key, in any processes, exactly one succeeds. Body is not read after Put
+	// has returned.
 	//
 	// ErrObjectExists (Definite): the key is taken, perhaps by an earlier attempt of the
 	// same Put; Stat tells. Transient: nothing was created, such as when the disk is

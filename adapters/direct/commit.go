@@ -173,8 +173,12 @@ func check(group []*draft, results []ports.CommitResult) error {
 		return fmt.Errorf("commit of %d segments answered for %d: %w", len(group), len(results), domain.ErrInternal)
 	}
 	for i, r := range results {
-		if r.Err == nil && len(r.Outcomes) != len(group[i].submitted) {
-			return fmt.Errorf("commit of %d batches answered for %d: %w", len(group[i].submitted), len(r.Outcomes), domain.ErrInternal)
+		want := len(group[i].submitted)
+		if r.Err != nil {
+			want = 0
+		}
+		if len(r.Outcomes) != want {
+			return fmt.Errorf("commit of %d batches answered for %d (error %v): %w", len(group[i].submitted), len(r.Outcomes), r.Err, domain.ErrInternal)
 		}
 	}
 	return nil

@@ -65,6 +65,13 @@ func (r *Reader) planOne(ctx context.Context, req ports.PlanRequest) (ports.Plan
 func (r *Reader) searchFrom(ctx context.Context, key commit.PartitionKey, from domain.Offset, ms int64) (domain.Offset, error) {
 	for {
 		p, err := r.planOne(ctx, ports.PlanRequest{PartitionKey: key, From: from, MaxBytes: lookAhead})
+		if err == nil && from < p.LogStart { // trimmed meanwhile
+			from = p.LogStart
+			continue
+		}
+		if err == nil {
+			err = checkPlan(p, from, true, true)
+		}
 		if err != nil || len(p.Extents) == 0 {
 			return p.HighWatermark, err
 		}
@@ -91,7 +98,11 @@ func (r *Reader) search(ctx context.Context, e ports.ExtentRef, ms int64, least 
 	if p.err != nil {
 		return 0, false, p.err
 	}
-	return r.searchBatches(p.bytes, ms, least)
+	offset, found, err := r.searchBatches(p.bytes, ms, least)
+	if errors.Is(err, domain.ErrCorrupt) {
+		err = damaged(e, "%v", err)
+	}
+	return offset, found, err
 }
 
 func (r *Reader) searchBatches(b []byte, ms int64, least domain.Offset) (domain.Offset, bool, error) {

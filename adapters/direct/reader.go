@@ -167,7 +167,10 @@ func (f *fetch) accept(index int, p ports.Plan) (more bool) {
 			Partition: pos.Partition, Offset: pos.Offset, LogStart: p.LogStart, HighWatermark: p.HighWatermark,
 		}
 	default:
-		a.Err = f.check(index, p)
+		if err := checkPlan(p, f.next(index), len(f.extents[index]) == 0, f.req.MaxBytes > 0); err != nil {
+			f.r.tel.Record(ports.Event{Kind: ports.CorruptionFound, Err: err})
+			a.Err = err
+		}
 	}
 	if a.Err != nil {
 		f.found = true
@@ -184,26 +187,21 @@ func (f *fetch) accept(index int, p ports.Plan) (more bool) {
 	return f.next(index) < p.HighWatermark
 }
 
-// check finds out whether the extents of p go on where partition index is not
-// planned yet, without a gap. Without the check a reader would wait for ever where
-// metadata has lost an extent.
-func (f *fetch) check(index int, p ports.Plan) error {
-	next, first := f.next(index), len(f.extents[index]) == 0
-	for _, e := range p.Extents {
-		begins := e.Base == next || first && e.Base < next
+// checkPlan finds out whether the extents of p hold the offset from, which is not
+// below the log start, and what follows it without a gap. The first may begin before
+// from, if first says so. Without the check a reader would wait for ever where metadata
+// has lost an extent.
+func checkPlan(p ports.Plan, from domain.Offset, first, wanted bool) error {
+	next := from
+	for i, e := range p.Extents {
+		begins := e.Base == next || i == 0 && first && e.Base < next
 		if !begins || e.Last < next || e.Position < 0 || e.Length <= 0 {
-			return f.lost(damaged(e, "metadata gives it offsets %d to %d where %d was due, in %d bytes at %d", e.Base, e.Last, next, e.Length, e.Position), e.Length)
+			return damaged(e, "metadata gives it offsets %d to %d where %d was due, in %d bytes at %d", e.Base, e.Last, next, e.Length, e.Position)
 		}
-		next, first = e.Last+1, false
+		next = e.Last + 1
 	}
-	if next > p.HighWatermark || len(p.Extents) == 0 && next < p.HighWatermark && f.req.MaxBytes > 0 {
-		return f.lost(&domain.CorruptError{What: fmt.Sprintf("metadata has no segment for offset %d, and the high watermark %d", next, p.HighWatermark)}, 0)
+	if next > p.HighWatermark || wanted && len(p.Extents) == 0 && next < p.HighWatermark {
+		return &domain.CorruptError{What: fmt.Sprintf("metadata has no segment for offset %d, and the high watermark %d", next, p.HighWatermark)}
 	}
 	return nil
-}
-
-// lost tells of corruption that was found in size bytes, and returns it.
-func (f *fetch) lost(err error, size int64) error {
-	f.r.tel.Record(ports.Event{Kind: ports.CorruptionFound, Bytes: size, Err: err})
-	return err
 }

@@ -204,6 +204,40 @@ func TestOffsetAt_SaysWhatIsMissing(t *testing.T) {
 	})
 }
 
+// The first extent with the time in it is trimmed in its middle, so the search goes on
+// behind it; what it would look at next is trimmed meanwhile.
+func TestOffsetAt_GoesOnBehindATrimThatComesBetween(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		var falling batch.Builder
+		falling.Reset(nil)
+		falling.Append(2000, nil, []byte("new"), nil)
+		falling.Append(1000, nil, []byte("old"), nil)
+		encoded, err := falling.Encode(nil, nil, batch.NoProducer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range domain.Offset(4) {
+			r.stored(r.append(t.Context(), ports.Batch{PartitionKey: r.key(0), Bytes: encoded}), 2*i)
+		}
+		trim := func(to domain.Offset) {
+			if _, err := r.meta.Trim(t.Context(), r.key(0), to); err != nil {
+				t.Error(err)
+			}
+		}
+		trim(1)
+		plans := 0
+		r.meta.plan.set(func(ctx context.Context, requests []ports.PlanRequest) ([]ports.Plan, error) {
+			if plans++; plans == 2 {
+				trim(5)
+			}
+			return r.meta.Metadata.Plan(ctx, requests)
+		})
+		if o, err := r.reader.OffsetAt(t.Context(), r.key(0), time.UnixMilli(1500)); err != nil || o != 6 {
+			t.Errorf("OffsetAt: %d, %v after %d plans, want 6", o, err, plans)
+		}
+	})
+}
+
 func TestOffsetAt_NeedsTheCodecOfTheBatch(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r *rig) {
 		var b batch.Builder

@@ -170,7 +170,7 @@ func (d dump) text() error {
 				return err
 			}
 			h := b.Header
-			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%d\t%d\t%d\n", e.Topic, e.Partition, b.Position, h.Length, h.Records, codecName(h.Codec),
+			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%d\t%d\t%d\n", e.Topic, e.Partition, b.Position, h.Length, h.Records, h.Codec,
 				milliText(h.BaseTimestamp), milliText(h.MaxTimestamp), h.Producer.ID, h.Producer.Epoch, h.Producer.Sequence)
 		}
 	}
@@ -192,7 +192,7 @@ func (d dump) json() error {
 			}
 			h := b.Header
 			out = fmt.Appendf(out, `%s{"position":%d,"length":%d,"records":%d,"codec":"%s","base_timestamp":%d,"max_timestamp":%d,"producer":%d,"epoch":%d,"sequence":%d,"crc32c":"%08x"}`,
-				comma, b.Position, h.Length, h.Records, codecName(h.Codec), h.BaseTimestamp, h.MaxTimestamp, h.Producer.ID, h.Producer.Epoch, h.Producer.Sequence, h.CRC)
+				comma, b.Position, h.Length, h.Records, h.Codec, h.BaseTimestamp, h.MaxTimestamp, h.Producer.ID, h.Producer.Epoch, h.Producer.Sequence, h.CRC)
 			comma = ","
 		}
 		out = append(out, "]}"...)
@@ -235,16 +235,6 @@ func appendRecord(out []byte, e segment.Extent, r *batch.Record) []byte {
 		Key: r.Key, Value: r.Value, Headers: r.AppendHeaders(nil),
 	}
 	return append(recordio.AppendJSON(out, &m), '\n')
-}
-
-func codecName(id batch.CodecID) string {
-	switch id {
-	case batch.None:
-		return "none"
-	case batch.LZ4:
-		return "lz4"
-	}
-	return fmt.Sprintf("codec-%d", id)
 }
 
 func milliText(ms int64) string { return time.UnixMilli(ms).UTC().Format(recordio.TimeLayout) }

@@ -93,7 +93,7 @@ func (rs *Records) Next(r *Record) bool {
 		return false
 	}
 	size, i := varint(rs.data, rs.pos)
-	if size < minRecordSize-1 || int64(i)+size > int64(len(rs.data)) {
+	if size < minRecordSize-1 || size > int64(len(rs.data)-i) {
 		return rs.fail("its length is not right")
 	}
 	end := i + int(size)

@@ -17,6 +17,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add(golden(f, name), true)
 	}
 	f.Add(encode(f, samples, flateCodec{batch.LZ4}, somebody), false)
+	f.Add(raw(1, []byte{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0, 0}), false) // a length of 2^63-1
 	f.Fuzz(func(t *testing.T, b []byte, sealed bool) {
 		if sealed && len(b) >= batch.HeaderSize {
 			b = seal(bytes.Clone(b))
