@@ -2,6 +2,7 @@ package streamhouse_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -30,6 +31,21 @@ func TestProducerBuilder_ReportsEveryFaultAtOnce(t *testing.T) {
 	var name *streamhouse.InvalidNameError
 	if !errors.As(err, &name) {
 		t.Errorf("no *InvalidNameError in %v", err)
+	}
+}
+
+func TestProducerBuilder_RefusesNamesThatAreNotNames(t *testing.T) {
+	for _, name := range []string{".", "..", strings.Repeat("x", 250), "/", "../x", "%2e%2e", "a\x00", "a\n", "\xff"} {
+		_, err := streamhouse.NewProducerBuilder().Cluster(memory.NewCluster()).Name(name).AgentGroup(name).Build(t.Context())
+		for _, what := range []string{"producer", "agent group"} {
+			if !errors.Is(err, streamhouse.ErrInvalidName) || !strings.Contains(err.Error(), what+" name") {
+				t.Errorf("%s name %q: %v", what, name, err)
+			}
+		}
+	}
+	_, err := streamhouse.NewProducerBuilder().Cluster(memory.NewCluster()).AgentGroup("").Build(t.Context())
+	if !errors.Is(err, streamhouse.ErrInvalidName) {
+		t.Errorf("an agent group without a name: %v", err)
 	}
 }
 

@@ -52,6 +52,7 @@ var (
 	ErrOffsetUnknown     = domain.ErrOffsetUnknown
 	ErrSessionExpired    = domain.ErrSessionExpired
 	ErrNotAssigned       = consumer.ErrNotAssigned
+	ErrBusy              = consumer.ErrBusy
 )
 
 // The errors that carry data, for errors.As.

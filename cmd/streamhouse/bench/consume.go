@@ -14,17 +14,8 @@ import (
 
 // ConsumeResult is what one bench consume gives.
 type ConsumeResult struct {
-	Topic                string  `json:"topic"`
-	Records              int64   `json:"records"`
-	RecordSize           int     `json:"record_size"`
-	Partitions           int32   `json:"partitions"`
-	Seconds              float64 `json:"seconds"`
-	RecordsPerSecond     float64 `json:"records_per_second"`
-	MBPerSecond          float64 `json:"mb_per_second"`
-	CPUSecondsPerMillion float64 `json:"cpu_seconds_per_million"`
-	AllocsPerRecord      float64 `json:"allocs_per_record"`
-	PeakRSSMB            float64 `json:"peak_rss_mb"`
-	FetchesPerSecond     float64 `json:"fetches_per_second"`
+	Throughput
+	FetchesPerSecond float64 `json:"fetches_per_second"`
 }
 
 // pollSize is how many messages a poll asks for.
@@ -41,6 +32,9 @@ func Consume(ctx context.Context, c *consumer.Consumer, t *topics.Topics, tel *C
 	for _, n := range ends {
 		total += int64(n)
 	}
+	if total == 0 {
+		return ConsumeResult{}, fmt.Errorf("nothing to consume: topic %s is empty, its bench produce did not come to its end", load.Topic())
+	}
 	fetches := tel.Count(ports.Fetched)
 	m := begin()
 	bytes, err := drain(ctx, c, load, ends, total, done)
@@ -48,16 +42,9 @@ func Consume(ctx context.Context, c *consumer.Consumer, t *topics.Topics, tel *C
 	if err != nil {
 		return ConsumeResult{}, err
 	}
-	seconds, records := u.elapsed.Seconds(), float64(total)
 	return ConsumeResult{
-		Topic: load.Topic(), Records: total, RecordSize: load.RecordSize, Partitions: load.Partitions,
-		Seconds:              seconds,
-		RecordsPerSecond:     records / seconds,
-		MBPerSecond:          float64(bytes) / 1e6 / seconds,
-		CPUSecondsPerMillion: u.cpu.Seconds() / records * 1e6,
-		AllocsPerRecord:      float64(u.mallocs) / records,
-		PeakRSSMB:            float64(u.peakRSS) / (1 << 20),
-		FetchesPerSecond:     float64(tel.Count(ports.Fetched)-fetches) / seconds,
+		Throughput:       load.throughput(total, bytes, u),
+		FetchesPerSecond: float64(tel.Count(ports.Fetched)-fetches) / u.elapsed.Seconds(),
 	}, nil
 }
 

@@ -35,8 +35,8 @@ func (l Load) Validate() error {
 // Topic returns the name of the topic that such a load goes to.
 func (l Load) Topic() string { return fmt.Sprintf("bench-%d-%d", l.Partitions, l.RecordSize) }
 
-// ProduceResult is what one bench produce gives.
-type ProduceResult struct {
+// Throughput is what produce and consume both measure.
+type Throughput struct {
 	Topic                string  `json:"topic"`
 	Records              int64   `json:"records"`
 	RecordSize           int     `json:"record_size"`
@@ -47,13 +47,32 @@ type ProduceResult struct {
 	CPUSecondsPerMillion float64 `json:"cpu_seconds_per_million"`
 	AllocsPerRecord      float64 `json:"allocs_per_record"`
 	PeakRSSMB            float64 `json:"peak_rss_mb"`
-	ObjectsPerSecond     float64 `json:"objects_per_second"`
-	CommitsPerSecond     float64 `json:"commits_per_second"`
-	StoredMB             float64 `json:"stored_mb"`
-	AckP50MS             float64 `json:"ack_p50_ms"`
-	AckP99MS             float64 `json:"ack_p99_ms"`
-	Limits               Limits  `json:"limits"`
-	RatioToLZ4Limit      float64 `json:"ratio_to_lz4_limit"`
+}
+
+// throughput works out what u means for records with so many bytes of values.
+func (l Load) throughput(records, bytes int64, u usage) Throughput {
+	seconds, n := u.elapsed.Seconds(), float64(records)
+	return Throughput{
+		Topic: l.Topic(), Records: records, RecordSize: l.RecordSize, Partitions: l.Partitions,
+		Seconds:              seconds,
+		RecordsPerSecond:     n / seconds,
+		MBPerSecond:          float64(bytes) / 1e6 / seconds,
+		CPUSecondsPerMillion: u.cpu.Seconds() / n * 1e6,
+		AllocsPerRecord:      float64(u.mallocs) / n,
+		PeakRSSMB:            float64(u.peakRSS) / (1 << 20),
+	}
+}
+
+// ProduceResult is what one bench produce gives.
+type ProduceResult struct {
+	Throughput
+	ObjectsPerSecond float64 `json:"objects_per_second"`
+	CommitsPerSecond float64 `json:"commits_per_second"`
+	StoredMB         float64 `json:"stored_mb"`
+	AckP50MS         float64 `json:"ack_p50_ms"`
+	AckP99MS         float64 `json:"ack_p99_ms"`
+	Limits           Limits  `json:"limits"`
+	RatioToLZ4Limit  float64 `json:"ratio_to_lz4_limit"`
 }
 
 // sampleEvery is how many records go by for each whose acknowledgement is
@@ -80,20 +99,14 @@ func Produce(ctx context.Context, p *producer.Producer, t *topics.Topics, tel *C
 	if err := checkStored(ctx, t, load); err != nil {
 		return ProduceResult{}, err
 	}
-	seconds, records := u.elapsed.Seconds(), float64(load.Records)
+	seconds := u.elapsed.Seconds()
 	return ProduceResult{
-		Topic: load.Topic(), Records: load.Records, RecordSize: load.RecordSize, Partitions: load.Partitions,
-		Seconds:              seconds,
-		RecordsPerSecond:     records / seconds,
-		MBPerSecond:          records * float64(load.RecordSize) / 1e6 / seconds,
-		CPUSecondsPerMillion: u.cpu.Seconds() / records * 1e6,
-		AllocsPerRecord:      float64(u.mallocs) / records,
-		PeakRSSMB:            float64(u.peakRSS) / (1 << 20),
-		ObjectsPerSecond:     float64(tel.Count(ports.SegmentPut)-objects) / seconds,
-		CommitsPerSecond:     float64(tel.Count(ports.MetadataCommit)-commits) / seconds,
-		StoredMB:             float64(tel.Bytes(ports.SegmentPut)-stored) / 1e6,
-		AckP50MS:             milliseconds(run.acks.quantile(0.5)),
-		AckP99MS:             milliseconds(run.acks.quantile(0.99)),
+		Throughput:       load.throughput(load.Records, load.Records*int64(load.RecordSize), u),
+		ObjectsPerSecond: float64(tel.Count(ports.SegmentPut)-objects) / seconds,
+		CommitsPerSecond: float64(tel.Count(ports.MetadataCommit)-commits) / seconds,
+		StoredMB:         float64(tel.Bytes(ports.SegmentPut)-stored) / 1e6,
+		AckP50MS:         milliseconds(run.acks.quantile(0.5)),
+		AckP99MS:         milliseconds(run.acks.quantile(0.99)),
 	}, nil
 }
 
