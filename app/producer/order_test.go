@@ -104,3 +104,31 @@ func TestSend_ExpiredSessionIsReplacedThoughNothingIsRetried(t *testing.T) {
 		}
 	})
 }
+
+// Found by the simulator, seed 491027: a record joined a batch that had waited behind
+// slow ones for nearly its whole delivery time, and was given up with it before an attempt.
+func TestSend_RecordDoesNotJoinABatchThatHasWaitedForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t)
+		w.topic(t, 1)
+		w.hold = make(chan struct{})
+		p := w.open(t, func(c *Config) { c.BatchSize, c.DeliveryTimeout = 1, 16*time.Second })
+		var pendings []*Pending
+		for range 9 { // until none of them is sent any more
+			pendings = append(pendings, p.SendAsync(t.Context(), value("early"), nil))
+			<-time.After(p.cfg.BatchTimeout + time.Millisecond)
+		}
+		<-time.After(3 * time.Second)
+		pendings = append(pendings, p.SendAsync(t.Context(), value("late"), nil))
+		close(w.hold)
+		for i, pending := range pendings {
+			if r, err := pending.Wait(t.Context()); err != nil || r.Offset != domain.Offset(i) {
+				t.Errorf("record %d: offset %d, error %v", i, r.Offset, err)
+			}
+		}
+		requests := w.sent()
+		if last := requests[len(requests)-1]; last[len(last)-1].Records != 1 {
+			t.Errorf("the late record's batch has %d records: it joined the early", last[len(last)-1].Records)
+		}
+	})
+}

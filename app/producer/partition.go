@@ -84,7 +84,7 @@ func (part *partition) room(r *domain.Record, bound int) (*outgoing, int64, erro
 	cfg := &part.p.cfg
 	if o := part.open; o != nil {
 		ts := o.timestamp(r)
-		if o.fits(bound, cfg.BatchBytes, ts-o.baseTimestamp) && !(part.hold != free && part.stale(o)) {
+		if o.fits(bound, cfg.BatchBytes, ts-o.baseTimestamp) && !part.stale(o, r, ts) {
 			part.grow(o, bound)
 			return o, ts, nil
 		}
@@ -99,10 +99,14 @@ func (part *partition) room(r *domain.Record, bound int) (*outgoing, int64, erro
 	return o, o.baseTimestamp, nil
 }
 
-// stale reports that o has waited long enough behind a failure for its youngest
-// record to suffer from the age of its oldest when the delivery deadline comes.
-func (part *partition) stale(o *outgoing) bool {
-	return time.Since(o.first) > part.p.cfg.DeliveryTimeout/16
+// stale reports that o has waited long enough behind others for its youngest
+// record to suffer from the age of its oldest when the delivery deadline comes. Ts is r's.
+func (part *partition) stale(o *outgoing, r *domain.Record, ts int64) bool {
+	age := time.Duration(ts-o.firstMS) * time.Millisecond // no further look at the clock
+	if !r.Timestamp.IsZero() {
+		age = time.Since(o.first)
+	}
+	return age > max(part.p.cfg.DeliveryTimeout/16, part.p.cfg.BatchTimeout)
 }
 
 func (part *partition) newBatch(bound int) (*outgoing, error) {
