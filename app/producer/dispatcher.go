@@ -21,7 +21,7 @@ const (
 	// flushBytes wait: so requests stay large.
 	heavyBytes   = 256 << 10
 	heavyRecords = 100
-	paceLimit    = 10 * time.Millisecond
+	paceLimit    = 25 * time.Millisecond
 )
 
 // dispatcher decides when waiting records are sent. One goroutine runs it; it
