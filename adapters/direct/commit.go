@@ -178,7 +178,7 @@ func check(group []*draft, results []ports.CommitResult) error {
 			want = 0
 		}
 		if len(r.Outcomes) != want {
-			return fmt.Errorf("commit of %d batches answered for %d (error %v): %w", len(group[i].submitted), len(r.Outcomes), r.Err, domain.ErrInternal)
+			return fmt.Errorf("commit of %d batches answered for %d, beside the error %q: %w", len(group[i].submitted), len(r.Outcomes), fmt.Sprint(r.Err), domain.ErrInternal)
 		}
 	}
 	return nil

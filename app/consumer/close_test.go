@@ -34,11 +34,12 @@ func closeAt(t *testing.T, w *world, step int64) bool {
 		w.append(topic, 1, 3)
 	}
 	c := w.reader(t, func(cfg *consumer.Config) { cfg.FetchBytes = 1 })
-	var closing, polling sync.WaitGroup
+	var closing sync.Once
+	var polling sync.WaitGroup
 	w.change(func() {
 		w.fault = func(commit.PartitionKey, domain.Offset, *ports.FetchedPartition) {
 			if w.fetches.Load() == step+1 {
-				closing.Go(func() { _ = c.Close() })
+				closing.Do(func() { go func() { _ = c.Close() }() }) // the bubble waits for it
 			}
 		}
 	})
@@ -68,6 +69,5 @@ func closeAt(t *testing.T, w *world, step int64) bool {
 		})
 	}
 	polling.Wait()
-	closing.Wait()
 	return w.fetches.Load() > step
 }
