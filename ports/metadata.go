@@ -18,6 +18,8 @@ type MetadataStore interface {
 	Topics
 	Log
 	Producers
+	Upkeep
+	Inspection
 
 	// ClusterID names this store; every segment carries it.
 	ClusterID() domain.ClusterID
@@ -47,8 +49,9 @@ type Topics interface {
 	DescribePartitions(ctx context.Context, id domain.TopicID) ([]domain.PartitionState, error)
 
 	// DeleteTopic deletes the topic: from now on commits to it are refused
-	// batch by batch and its records cannot be read. Segments that hold nothing else
-	// become garbage. domain.ErrTopicNotFound if the id does not exist.
+	// batch by batch and its records cannot be read. Its extents stay until PurgeTopics removes
+	// them; only then do segments that hold nothing else become garbage. domain.ErrTopicNotFound if the
+	// id does not exist.
 	DeleteTopic(ctx context.Context, id domain.TopicID) error
 
 	// WidenTopic raises the partition count and returns the topic as it is then.
@@ -160,6 +163,20 @@ type PlanRequest struct {
 	// MaxBytes bounds the sum of the extents' lengths. The first extent is
 	// returned whatever its length, unless MaxBytes is 0: then only the bounds are.
 	MaxBytes int64
+	// MaxExtents bounds how many extents are returned. 0 means MaxExtents, the
+	// constant, which is also the most.
+	MaxExtents int
+}
+
+// MaxExtents is the most extents that one plan of a partition has.
+const MaxExtents = 4096
+
+// Extents is the most extents that the answer has.
+func (r PlanRequest) Extents() int {
+	if r.MaxExtents <= 0 || r.MaxExtents > MaxExtents {
+		return MaxExtents
+	}
+	return r.MaxExtents
 }
 
 // Plan answers one PlanRequest.

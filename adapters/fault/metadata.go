@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
@@ -138,6 +139,75 @@ func (m *metadata) AbandonBatch(ctx context.Context, b ports.AbandonedBatch) (co
 	subject := fmt.Sprintf("%s sequence %d", partition(b.PartitionKey), b.FirstSequence)
 	return intercept(ctx, m.intercept, change("AbandonBatch", subject), nil, func(ctx context.Context) (commit.Outcome, error) {
 		return m.MetadataStore.AbandonBatch(ctx, b)
+	})
+}
+
+func (m *metadata) Retain(ctx context.Context, key commit.PartitionKey, limit int) (ports.Removed, error) {
+	return intercept(ctx, m.intercept, change("Retain", partition(key)), nil, func(ctx context.Context) (ports.Removed, error) {
+		return m.MetadataStore.Retain(ctx, key, limit)
+	})
+}
+
+func (m *metadata) PurgeTopics(ctx context.Context, limit int) (ports.Removed, error) {
+	return intercept(ctx, m.intercept, change("PurgeTopics", ""), nil, func(ctx context.Context) (ports.Removed, error) {
+		return m.MetadataStore.PurgeTopics(ctx, limit)
+	})
+}
+
+func (m *metadata) ExpireReservations(ctx context.Context, grace time.Duration, limit int) (int, error) {
+	return intercept(ctx, m.intercept, change("ExpireReservations", ""), nil, func(ctx context.Context) (int, error) {
+		return m.MetadataStore.ExpireReservations(ctx, grace, limit)
+	})
+}
+
+func (m *metadata) Garbage(ctx context.Context, grace time.Duration, after domain.SegmentID, limit int) ([]ports.SegmentRef, error) {
+	return intercept(ctx, m.intercept, query("Garbage", after.String()), nil, func(ctx context.Context) ([]ports.SegmentRef, error) {
+		return m.MetadataStore.Garbage(ctx, grace, after, limit)
+	})
+}
+
+func (m *metadata) MarkDeleted(ctx context.Context, ids []domain.SegmentID) error {
+	detach := func() { ids = slices.Clone(ids) }
+	_, err := intercept(ctx, m.intercept, change("MarkDeleted", strconv.Itoa(len(ids))), detach, func(ctx context.Context) (nothing, error) {
+		return nothing{}, m.MetadataStore.MarkDeleted(ctx, ids)
+	})
+	return err
+}
+
+func (m *metadata) ForgetDeleted(ctx context.Context, age time.Duration, limit int) (int, error) {
+	return intercept(ctx, m.intercept, change("ForgetDeleted", ""), nil, func(ctx context.Context) (int, error) {
+		return m.MetadataStore.ForgetDeleted(ctx, age, limit)
+	})
+}
+
+func (m *metadata) Replace(ctx context.Context, c commit.Compaction) (int, error) {
+	detach := func() {
+		c.Copies = slices.Clone(c.Copies)
+		for i := range c.Copies {
+			c.Copies[i].Of = slices.Clone(c.Copies[i].Of)
+		}
+	}
+	return intercept(ctx, m.intercept, change("Replace", c.ID.String()), detach, func(ctx context.Context) (int, error) {
+		return m.MetadataStore.Replace(ctx, c)
+	})
+}
+
+func (m *metadata) Extents(ctx context.Context, after ports.ExtentPlace, limit int) ([]ports.ExtentRef, error) {
+	return intercept(ctx, m.intercept, query("Extents", partition(after.PartitionKey)), nil, func(ctx context.Context) ([]ports.ExtentRef, error) {
+		return m.MetadataStore.Extents(ctx, after, limit)
+	})
+}
+
+func (m *metadata) Segments(ctx context.Context, after domain.SegmentID, limit int) ([]ports.SegmentRow, error) {
+	return intercept(ctx, m.intercept, query("Segments", after.String()), nil, func(ctx context.Context) ([]ports.SegmentRow, error) {
+		return m.MetadataStore.Segments(ctx, after, limit)
+	})
+}
+
+func (m *metadata) SegmentsByID(ctx context.Context, ids []domain.SegmentID) ([]ports.SegmentRow, error) {
+	detach := func() { ids = slices.Clone(ids) }
+	return intercept(ctx, m.intercept, query("SegmentsByID", strconv.Itoa(len(ids))), detach, func(ctx context.Context) ([]ports.SegmentRow, error) {
+		return m.MetadataStore.SegmentsByID(ctx, ids)
 	})
 }
 

@@ -81,11 +81,11 @@ func TestSnapshot_HoldsEveryRowSortedAndSharesNothing(t *testing.T) {
 		len(s.Producers) != 1 || len(s.Streams) != 1 {
 		t.Fatalf("snapshot is %+v", s)
 	}
-	states := make(map[memory.SegmentState]int)
+	states := make(map[ports.SegmentState]int)
 	for _, row := range s.Segments {
 		states[row.State]++
 	}
-	if states[memory.SegmentCommitted] != 1 || states[memory.SegmentDeleting] != 1 || states[memory.SegmentPending] != 1 {
+	if states[ports.SegmentCommitted] != 1 || states[ports.SegmentDeleting] != 1 || states[ports.SegmentPending] != 1 {
 		t.Fatalf("segment states are %v", states)
 	}
 	s.Extents[0].Base, s.Streams[0].State.Recent[0].Base, s.Partitions[1].NextOffset = 99, 99, 99
@@ -101,16 +101,16 @@ func TestSnapshot_HoldsEveryRowSortedAndSharesNothing(t *testing.T) {
 
 func TestSnapshotCheck_FindsWhatIsBroken(t *testing.T) {
 	breaks := map[string]func(s *memory.Snapshot){
-		"live extents are counted":   func(s *memory.Snapshot) { segmentIn(s, memory.SegmentCommitted).Live = 2 },
-		"is in state":                func(s *memory.Snapshot) { segmentIn(s, memory.SegmentCommitted).State = memory.SegmentDeleting },
-		"with 0 live extents":        func(s *memory.Snapshot) { segmentIn(s, memory.SegmentDeleting).State = memory.SegmentPending },
-		"high watermark is 6":        func(s *memory.Snapshot) { s.Partitions[1].NextOffset = 6 },
-		"does not hold the log":      func(s *memory.Snapshot) { s.Extents[0].Base = 1 },
-		"bytes are counted":          func(s *memory.Snapshot) { s.Partitions[1].Bytes = 1 },
-		"no extents from":            func(s *memory.Snapshot) { s.Extents = nil },
-		"does not follow":            func(s *memory.Snapshot) { s.Extents = append(s.Extents, s.Extents[0]) },
-		"extents but does not exist": func(s *memory.Snapshot) { s.Partitions = s.Partitions[:1] },
-		"has extents but":            func(s *memory.Snapshot) { s.Segments = nil },
+		"live extents are counted":       func(s *memory.Snapshot) { segmentIn(s, ports.SegmentCommitted).Live = 2 },
+		"is deleting with 1 live":        func(s *memory.Snapshot) { segmentIn(s, ports.SegmentCommitted).State = ports.SegmentDeleting },
+		"is pending with 0 live extents": func(s *memory.Snapshot) { segmentIn(s, ports.SegmentDeleting).State = ports.SegmentPending },
+		"high watermark is 6":            func(s *memory.Snapshot) { s.Partitions[1].NextOffset = 6 },
+		"does not hold the log":          func(s *memory.Snapshot) { s.Extents[0].Base = 1 },
+		"bytes are counted":              func(s *memory.Snapshot) { s.Partitions[1].Bytes = 1 },
+		"no extents from":                func(s *memory.Snapshot) { s.Extents = nil },
+		"does not follow":                func(s *memory.Snapshot) { s.Extents = append(s.Extents, s.Extents[0]) },
+		"extents but does not exist":     func(s *memory.Snapshot) { s.Partitions = s.Partitions[:1] },
+		"has extents but":                func(s *memory.Snapshot) { s.Segments = nil },
 	}
 	for want, damage := range breaks {
 		s := fill(t, memory.NewMetadata(memory.MetadataOptions{Seed: 3}))
@@ -121,7 +121,7 @@ func TestSnapshotCheck_FindsWhatIsBroken(t *testing.T) {
 	}
 }
 
-func segmentIn(s *memory.Snapshot, state memory.SegmentState) *memory.SegmentRow {
+func segmentIn(s *memory.Snapshot, state ports.SegmentState) *memory.SegmentRow {
 	for i := range s.Segments {
 		if s.Segments[i].State == state {
 			return &s.Segments[i]

@@ -25,21 +25,10 @@ const (
 
 const maxReserve = 1024
 
-// SegmentState is how far a segment has come.
-type SegmentState uint8
-
-const (
-	// SegmentPending: reserved, perhaps uploaded; not committed.
-	SegmentPending SegmentState = iota + 1
-	// SegmentCommitted: extents refer to it.
-	SegmentCommitted
-	// SegmentDeleting: nothing refers to it, or ever will; its object may go.
-	SegmentDeleting
-)
-
 type segmentRow struct {
-	state     SegmentState
+	state     ports.SegmentState
 	createdAt time.Time
+	stateAt   time.Time // when it came into its state
 	size      int64
 	crc32c    uint32
 	// live counts the extents that refer to the segment.
@@ -47,7 +36,12 @@ type segmentRow struct {
 	// settled says that a commit has judged the segment, and answered outcomes.
 	settled  bool
 	outcomes []commit.Outcome
+	// replaced says that it was committed by Replace, and held that many copies.
+	replaced bool
+	held     int
 }
+
+func (r *segmentRow) become(s ports.SegmentState, now time.Time) { r.state, r.stateAt = s, now }
 
 // Reserve implements ports.Log.
 func (m *Metadata) Reserve(ctx context.Context, n int) ([]ports.SegmentRef, error) {
@@ -61,9 +55,10 @@ func (m *Metadata) Reserve(ctx context.Context, n int) ([]ports.SegmentRef, erro
 		return nil, err
 	}
 	refs := make([]ports.SegmentRef, n)
+	now := time.Now()
 	for i := range refs {
 		id := domain.SegmentID(m.newID())
-		m.segments[id] = &segmentRow{state: SegmentPending, createdAt: time.Now()}
+		m.segments[id] = &segmentRow{state: ports.SegmentPending, createdAt: now, stateAt: now}
 		refs[i] = ports.SegmentRef{ID: id, Key: segment.Key(id)}
 	}
 	return refs, nil
@@ -88,9 +83,9 @@ func (m *Metadata) commit(ctx context.Context, segments []commit.Segment) (resul
 	for i, seg := range segments {
 		row := m.segments[seg.ID]
 		switch {
-		case row != nil && row.settled && !mutant.On(mutantReplayDecides):
+		case row != nil && row.settled && !row.replaced && !mutant.On(mutantReplayDecides):
 			results[i].Outcomes = slices.Clone(row.outcomes)
-		case row != nil && (row.state == SegmentPending || row.settled):
+		case row != nil && (row.state == ports.SegmentPending || row.settled && !row.replaced):
 			results[i].Outcomes = slices.Clone(m.judge(row, seg))
 			grew = grew || row.live > 0
 		default:
@@ -107,6 +102,7 @@ var errNotPending = errors.New("not reserved here, or given up as garbage")
 // It needs the lock.
 func (m *Metadata) judge(row *segmentRow, seg commit.Segment) []commit.Outcome {
 	now := time.Now()
+	m.rows.Now = now.UnixMilli()
 	m.expireSessions(seg, now)
 	d := commit.Decide(&m.rows, seg)
 	for _, e := range d.Extents {
@@ -118,12 +114,18 @@ func (m *Metadata) judge(row *segmentRow, seg commit.Segment) []commit.Outcome {
 			s.activeAt = now
 		}
 	}
-	row.state, row.settled, row.outcomes = SegmentCommitted, true, d.Outcomes
-	row.size, row.crc32c, row.live = seg.Size, seg.CRC32C, len(d.Extents)
-	if row.live == 0 {
-		row.state = SegmentDeleting
-	}
+	row.settled, row.outcomes = true, d.Outcomes
+	row.commit(seg.Size, seg.CRC32C, len(d.Extents), now)
 	return d.Outcomes
+}
+
+// commit makes the row that of a segment with live extents, or of none.
+func (r *segmentRow) commit(size int64, crc32c uint32, live int, now time.Time) {
+	r.size, r.crc32c, r.live = size, crc32c, live
+	r.become(ports.SegmentCommitted, now)
+	if live == 0 {
+		r.become(ports.SegmentDeleting, now)
+	}
 }
 
 // release takes note that extents are gone. It needs the lock.
@@ -131,10 +133,11 @@ func (m *Metadata) release(extents []commit.Extent) {
 	if mutant.On(mutantLiveMiscounted) {
 		return
 	}
+	now := time.Now()
 	for _, e := range extents {
 		row := m.segments[e.Segment]
 		if row.live--; row.live == 0 {
-			row.state = SegmentDeleting
+			row.become(ports.SegmentDeleting, now)
 		}
 	}
 }
@@ -160,7 +163,7 @@ func (m *Metadata) plan(r ports.PlanRequest) ports.Plan {
 	}
 	plan := ports.Plan{LogStart: p.LogStart, HighWatermark: p.NextOffset}
 	if r.MaxBytes > 0 && p.LogStart <= r.From && r.From < p.NextOffset {
-		plan.Extents = refs(upTo(from(m.extents[r.PartitionKey], r.From), r.MaxBytes))
+		plan.Extents = refs(upTo(from(m.extents[r.PartitionKey], r.From), r))
 	}
 	return plan
 }
@@ -170,11 +173,12 @@ func from(extents []commit.Extent, o domain.Offset) []commit.Extent {
 	return extents[sort.Search(len(extents), func(i int) bool { return extents[i].Last >= o }):]
 }
 
-// upTo returns the first extent, and those after it that maxBytes has room for.
-func upTo(extents []commit.Extent, maxBytes int64) []commit.Extent {
+// upTo returns the first extent, and those after it that r has room for.
+func upTo(extents []commit.Extent, r ports.PlanRequest) []commit.Extent {
+	extents = extents[:min(len(extents), r.Extents())]
 	var sum int64
 	for i, e := range extents {
-		if sum += e.Length; sum > maxBytes && i > 0 {
+		if sum += e.Length; sum > r.MaxBytes && i > 0 {
 			return extents[:i]
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/streamhouse/streamhouse/domain/commit"
 	"github.com/streamhouse/streamhouse/domain/segment"
 	"github.com/streamhouse/streamhouse/domain/sequence"
+	"github.com/streamhouse/streamhouse/ports"
 )
 
 // Snapshot is all that a metadata store holds at one instant, for tests: every
@@ -18,7 +19,7 @@ import (
 type Snapshot struct {
 	Topics     []domain.Topic // by name
 	Partitions []PartitionRow
-	Extents    []commit.Extent // by partition and offset
+	Extents    []commit.Extent // by partition and offset; of deleted topics too
 	Segments   []SegmentRow
 	Producers  []ProducerRow
 	Streams    []StreamRow
@@ -36,11 +37,13 @@ type PartitionRow struct {
 type SegmentRow struct {
 	ID        domain.SegmentID
 	Key       string
-	State     SegmentState
+	State     ports.SegmentState
 	CreatedAt time.Time
 	Size      int64
 	CRC32C    uint32
 	Live      int
+	// Replaced says that it was committed by Replace.
+	Replaced bool
 	// Outcomes is what the commit answered, nil before it.
 	Outcomes []commit.Outcome
 }
@@ -69,8 +72,8 @@ func (m *Metadata) Snapshot() Snapshot {
 		s.Partitions = append(s.Partitions, PartitionRow{key, p.LogStart, p.NextOffset, p.Bytes})
 	}
 	slices.SortFunc(s.Partitions, func(a, b PartitionRow) int { return ComparePartitions(a.PartitionKey, b.PartitionKey) })
-	for _, p := range s.Partitions {
-		s.Extents = append(s.Extents, m.extents[p.PartitionKey]...)
+	for _, key := range m.extentKeys() {
+		s.Extents = append(s.Extents, m.extents[key]...)
 	}
 	s.Segments, s.Producers, s.Streams = m.segmentRows(), m.producerRows(), m.streamRows()
 	return s
@@ -81,7 +84,7 @@ func (m *Metadata) segmentRows() []SegmentRow {
 	for id, r := range m.segments {
 		rows = append(rows, SegmentRow{
 			ID: id, Key: segment.Key(id), State: r.state, CreatedAt: r.createdAt,
-			Size: r.size, CRC32C: r.crc32c, Live: r.live, Outcomes: slices.Clone(r.outcomes),
+			Size: r.size, CRC32C: r.crc32c, Live: r.live, Replaced: r.replaced, Outcomes: slices.Clone(r.outcomes),
 		})
 	}
 	slices.SortFunc(rows, func(a, b SegmentRow) int { return bytes.Compare(a.ID[:], b.ID[:]) })
@@ -136,7 +139,9 @@ func (s Snapshot) Check() error {
 		delete(at, p.PartitionKey)
 	}
 	for key := range at {
-		return fmt.Errorf("topic %s partition %d has extents but does not exist", key.Topic, key.Partition)
+		if slices.ContainsFunc(s.Topics, func(t domain.Topic) bool { return t.ID == key.Topic }) {
+			return fmt.Errorf("topic %s partition %d has extents but does not exist", key.Topic, key.Partition)
+		}
 	}
 	for _, row := range s.Segments {
 		if err := row.check(live[row.ID]); err != nil {
@@ -177,15 +182,18 @@ func (r SegmentRow) check(live int) error {
 	if r.Live != live {
 		return fmt.Errorf("%d live extents are counted, %d refer to it", r.Live, live)
 	}
-	want := SegmentDeleting
-	switch {
-	case live > 0:
-		want = SegmentCommitted
-	case r.Outcomes == nil:
-		want = SegmentPending
+	settled := r.Replaced || r.Outcomes != nil
+	ok := false
+	switch r.State {
+	case ports.SegmentPending:
+		ok = live == 0 && !settled
+	case ports.SegmentCommitted:
+		ok = live > 0 && settled
+	case ports.SegmentDeleting, ports.SegmentDeleted:
+		ok = live == 0
 	}
-	if r.State != want {
-		return fmt.Errorf("is in state %d with %d live extents, want %d", r.State, live, want)
+	if !ok {
+		return fmt.Errorf("is %s with %d live extents, judged by a commit: %t", r.State, live, settled)
 	}
 	return nil
 }

@@ -115,8 +115,6 @@ func (m *Metadata) DeleteTopic(ctx context.Context, id domain.TopicID) error {
 	}
 	for p := range t.Partitions {
 		key := commit.PartitionKey{Topic: id, Partition: domain.PartitionID(p)}
-		m.release(m.extents[key])
-		delete(m.extents, key)
 		delete(m.rows.Partitions, key)
 	}
 	for key := range m.rows.Streams {

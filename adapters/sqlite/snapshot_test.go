@@ -47,7 +47,7 @@ func snapshotOf(t *testing.T, s *Store) (all memory.Snapshot) {
 			{`SELECT segment_id, object_key, state, created_at, size_bytes, crc32c, live_extents, outcomes FROM segments ORDER BY segment_id`,
 				func(r *row) error {
 					seg := memory.SegmentRow{
-						ID: domain.SegmentID(r.uuid(0)), Key: r.text(1), State: memory.SegmentState(r.int(2)),
+						ID: domain.SegmentID(r.uuid(0)), Key: r.text(1), State: ports.SegmentState(r.int(2)),
 						CreatedAt: time.UnixMilli(r.int(3)), Size: r.int(4), CRC32C: uint32(r.int(5)), Live: int(r.int(6)),
 					}
 					var err error

@@ -111,7 +111,13 @@ type Extent struct {
 	Batches  int32
 	// MaxTimestamp is the newest record's, in Unix milliseconds.
 	MaxTimestamp int64
+	// CommittedAt is when the extent entered the log, on the metadata store's
+	// clock, in Unix milliseconds. Retention by age goes by it.
+	CommittedAt int64
 }
+
+// Key returns the partition the extent belongs to.
+func (e Extent) Key() PartitionKey { return PartitionKey{e.Topic, e.Partition} }
 
 // Partition is the row of one partition.
 type Partition struct {
@@ -132,6 +138,8 @@ type View struct {
 	Expired    map[domain.ProducerID]bool
 	Partitions map[PartitionKey]*Partition
 	Streams    map[StreamKey]*sequence.State
+	// Now is the store's clock, in Unix milliseconds.
+	Now int64
 }
 
 // Decision is what a segment's commit does besides changing the View.
@@ -150,7 +158,7 @@ func Decide(v *View, seg Segment) Decision {
 		o := decide(v, b)
 		d.Outcomes[i] = o
 		if o.Status == Accepted {
-			d.Extents = extend(d.Extents, seg.ID, b, o.Base)
+			d.Extents = extend(d.Extents, seg.ID, b, o.Base, v.Now)
 		}
 	}
 	return d
@@ -233,7 +241,7 @@ func (p *Partition) append(b Batch) Outcome {
 
 // extend adds b to the last extent if it continues it, byte by byte and offset
 // by offset; else it begins a new extent.
-func extend(extents []Extent, id domain.SegmentID, b Batch, base domain.Offset) []Extent {
+func extend(extents []Extent, id domain.SegmentID, b Batch, base domain.Offset, now int64) []Extent {
 	last := base + domain.Offset(b.Records) - 1
 	if n := len(extents); n > 0 {
 		e := &extents[n-1]
@@ -247,6 +255,6 @@ func extend(extents []Extent, id domain.SegmentID, b Batch, base domain.Offset) 
 	}
 	return append(extents, Extent{
 		Topic: b.Topic, Partition: b.Partition, Base: base, Last: last, Segment: id,
-		Position: b.Position, Length: int64(b.Length), Batches: 1, MaxTimestamp: b.MaxTimestamp,
+		Position: b.Position, Length: int64(b.Length), Batches: 1, MaxTimestamp: b.MaxTimestamp, CommittedAt: now,
 	})
 }

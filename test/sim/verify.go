@@ -101,7 +101,7 @@ func (w *world) checkObjects(s memory.Snapshot) {
 		referenced[e.Segment] = true
 	}
 	for _, row := range s.Segments {
-		if row.State != memory.SegmentCommitted && !referenced[row.ID] {
+		if row.State != ports.SegmentCommitted && !referenced[row.ID] {
 			continue
 		}
 		if err := w.checkObject(row); err != nil {
