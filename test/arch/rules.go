@@ -35,6 +35,7 @@ var rooms = []room{
 	{"ports", []string{"domain/..."}, whyPorts},
 	{"ports/portstest", []string{"domain/...", "ports"}, whySuites},
 
+	{"app/janitor", []string{"domain/...", "ports"}, whyApp},
 	{"app/consumer", []string{"domain/...", "ports"}, whyApp},
 	{"app/producer", []string{"domain/...", "ports"}, whyApp},
 	{"app/topics", []string{"domain/...", "ports"}, whyApp},
