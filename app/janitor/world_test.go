@@ -5,11 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/streamhouse/streamhouse/adapters/direct"
+	"github.com/streamhouse/streamhouse"
 	"github.com/streamhouse/streamhouse/adapters/memory"
-	"github.com/streamhouse/streamhouse/app/consumer"
 	"github.com/streamhouse/streamhouse/app/janitor"
-	"github.com/streamhouse/streamhouse/app/producer"
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/segment"
 	"github.com/streamhouse/streamhouse/ports"
@@ -57,10 +55,7 @@ func where(topic string, p domain.PartitionID) string { return fmt.Sprintf("%s/%
 // of its own.
 func (w *world) send(t domain.Topic, rounds int) {
 	w.Helper()
-	writer, err := direct.NewWriter(w.meta, w.segments, ports.NoTelemetry{}, direct.DefaultConfig())
-	w.ok(err)
-	to := producer.Ports{Topics: w.meta, Producers: w.meta, Transport: writer, Telemetry: ports.NoTelemetry{}}
-	p, err := producer.New(w.Context(), to, producer.DefaultConfig())
+	p, err := streamhouse.NewProducerBuilder().MetadataStore(w.meta).SegmentStore(w.segments).Build(w.Context())
 	w.ok(err)
 	for n := range rounds {
 		for id := range domain.PartitionID(t.Partitions) {
@@ -72,7 +67,6 @@ func (w *world) send(t domain.Topic, rounds int) {
 		w.ok(p.Flush(w.Context()))
 	}
 	w.ok(p.Close(w.Context()))
-	w.ok(writer.Close(w.Context()))
 }
 
 func (w *world) janitor() *janitor.Janitor {
@@ -94,12 +88,9 @@ func (w *world) once(sweep bool) janitor.Report {
 // it, from its log start on.
 func (w *world) reads(t domain.Topic) {
 	w.Helper()
-	reader := direct.NewReader(w.meta, w.segments, ports.NoTelemetry{}, direct.DefaultReaderConfig())
-	from := consumer.Ports{Topics: w.meta, Fetcher: reader, Telemetry: ports.NoTelemetry{}}
-	c, err := consumer.New(from, consumer.DefaultConfig())
+	c, err := streamhouse.NewConsumerBuilder().MetadataStore(w.meta).SegmentStore(w.segments).Assign(t.Name, streamhouse.FromStart()).Build(w.Context())
 	w.ok(err)
 	defer func() { w.ok(c.Close()) }()
-	w.ok(c.Assign(w.Context(), t.Name, consumer.Start()))
 	states, err := w.meta.DescribePartitions(w.Context(), t.ID)
 	w.ok(err)
 	next := make([]domain.Offset, len(states))
