@@ -15,6 +15,7 @@ const (
 	whySuites   = "a suite is written against domain and ports, never against one adapter"
 	whyApp      = "a use case imports domain and ports, never an adapter and never another use case"
 	whyAdapter  = "an adapter imports domain, ports and its own library; adapters do not know each other (adapters/local alone joins sqlite and localfs)"
+	whyLocal    = "adapters/local joins sqlite and localfs, and runs the janitor of the folder that it opens"
 	whyCommand  = "the command may import everything but test, the suites and adapters/fault"
 	whyTestRoom = "test/... may import everything but the command, which it sees as a binary"
 	whyArch     = "test/arch and test/report judge the others and import none of them"
@@ -43,7 +44,7 @@ var rooms = []room{
 	{"adapters/codec", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/direct", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/fault", []string{"domain/...", "ports"}, whyAdapter},
-	{"adapters/local", []string{"domain/...", "ports", "adapters/sqlite", "adapters/localfs"}, whyAdapter},
+	{"adapters/local", []string{"domain/...", "ports", "adapters/sqlite", "adapters/localfs", "app/janitor"}, whyLocal},
 	{"adapters/localfs", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/memory", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/sqlite", []string{"domain/...", "ports"}, whyAdapter},
@@ -60,6 +61,7 @@ var (
 	command = []string{
 		".", "domain/...", "ports", "app/...", "cmd/streamhouse/...",
 		"adapters/codec", "adapters/direct", "adapters/local", "adapters/localfs", "adapters/memory", "adapters/sqlite",
+		"adapters/postgres", "adapters/s3",
 	}
 	anything = []string{".", "domain/...", "ports/...", "app/...", "adapters/...", "test/..."}
 )

@@ -36,7 +36,7 @@ func (b *builder) openStores() (stores, error) {
 		if err := b.checkExisting(); err != nil {
 			return stores{}, failed(opening("data folder", b.cfg.Data), err)
 		}
-		cluster, err := local.Open(b.ctx, b.cfg.Data)
+		cluster, err := local.Open(b.ctx, b.cfg.Data, local.WithoutJanitor())
 		if err != nil {
 			return stores{}, failed(opening("data folder", b.cfg.Data), err)
 		}
