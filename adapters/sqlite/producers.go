@@ -17,7 +17,7 @@ var (
 	raiseEpoch     = query{"UPDATE producers SET epoch = epoch + 1, active_at = ? WHERE producer_id = ?"}
 	deleteProducer = query{"DELETE FROM producers WHERE producer_id = ?"}
 	forgetStreams  = query{"DELETE FROM producer_partitions WHERE producer_id = ?"}
-	idleProducers  = query{"SELECT producer_id, active_at FROM producers WHERE name IS NULL AND active_at <= ? ORDER BY active_at LIMIT 32"}
+	idleProducers  = query{"SELECT producer_id, active_at FROM producers INDEXED BY producers_idle WHERE name IS NULL AND active_at <= ? ORDER BY active_at LIMIT 32"}
 )
 
 // RegisterProducer implements ports.Producers. Each registration also removes

@@ -19,11 +19,10 @@ var (
 	// The ?2 producers after ?1: how many there are, and the last.
 	nextProducers = query{`SELECT count(*), coalesce(max(producer_id), 0) FROM
 		(SELECT producer_id FROM producers WHERE producer_id > ?1 ORDER BY producer_id LIMIT ?2)`}
-	// Their sequences in the partitions ?3 to ?4.
-	topicStreams = query{`SELECT s.producer_id, s.partition_key, s.accepted_at
-		FROM (SELECT producer_id AS id FROM producers WHERE producer_id > ?1 ORDER BY producer_id LIMIT ?2) AS p
-		CROSS JOIN producer_partitions AS s ON s.producer_id = p.id AND s.partition_key BETWEEN ?3 AND ?4
-		ORDER BY s.producer_id, s.partition_key LIMIT ?2`}
+	// What the producers after ?1 up to ?2 have sent to the partitions ?3 to ?4.
+	topicStreams = query{`SELECT s.producer_id, s.partition_key, s.accepted_at FROM producers
+		CROSS JOIN producer_partitions AS s ON s.producer_id = producers.producer_id AND s.partition_key BETWEEN ?3 AND ?4
+		WHERE producers.producer_id > ?1 AND producers.producer_id <= ?2 ORDER BY producers.producer_id, s.partition_key LIMIT ?5`}
 	// What the streams alone know, how long their sessions last, is kept.
 	saveActive    = query{"UPDATE producers SET active_at = max(active_at, ?) WHERE producer_id = ?"}
 	deleteStreams = newBulk("DELETE FROM producer_partitions WHERE (producer_id, partition_key) IN (VALUES ", "(?, ?)", ")")
@@ -112,7 +111,7 @@ func (c *conn) purgeStreams(limit int) error {
 		if err != nil {
 			return err
 		}
-		removed, at, err := c.dropStreams(t, limit)
+		removed, at, err := c.dropStreams(t, to, limit)
 		if err != nil {
 			return err
 		}
@@ -140,9 +139,9 @@ func (c *conn) nextProducers(after int64, limit int) (n int, last int64, err err
 	return n, last, err
 }
 
-// dropStreams removes what the next producers have sent to t, and returns how
-// many rows that was and the producer of the last.
-func (c *conn) dropStreams(t deletedTopic, limit int) (n int, last int64, err error) {
+// dropStreams removes what the next producers, up to the one given, have sent to
+// t: at most limit rows. It returns how many, and the producer of the last.
+func (c *conn) dropStreams(t deletedTopic, to int64, limit int) (n int, last int64, err error) {
 	first, end := topicKeys(t.no)
 	active := make(map[int64]int64)
 	var keys []driver.Value
@@ -151,7 +150,7 @@ func (c *conn) dropStreams(t deletedTopic, limit int) (n int, last int64, err er
 		active[last] = max(active[last], r.int(2))
 		keys = append(keys, last, r.int(1))
 		return nil
-	}, t.swept, int64(limit), first, end)
+	}, t.swept, to, first, end, int64(limit))
 	if err != nil {
 		return 0, 0, err
 	}

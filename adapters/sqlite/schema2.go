@@ -58,7 +58,7 @@ const (
 
 	// When garbage came to be was not kept. It counts from now, so that readers
 	// that know of it have their time.
-	garbageSince2 = `UPDATE segments SET state_at = ? WHERE state = 3`
+	garbageSince2 = `UPDATE segments SET state_at = max(?, created_at, state_at) WHERE state = 3`
 
 	oldExtents2 = `SELECT partition_key, base_offset, last_offset, segment_no, position, length, batches, max_timestamp, row_crc32c, s.state_at
 		FROM extents LEFT JOIN segments AS s USING (segment_no) ORDER BY partition_key, base_offset`
