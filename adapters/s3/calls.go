@@ -66,7 +66,7 @@ func (s *Store) beginOn(ctx context.Context, c call, key string) (inner context.
 // closes the connections. Calls after it return domain.ErrClosed. It may be called twice.
 func (s *Store) Close() error {
 	s.calls.close()
-	patience := time.AfterFunc(closeWait, s.end)
+	patience := time.AfterFunc(s.patience, s.end)
 	defer patience.Stop()
 	s.calls.running.Wait()
 	s.end()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -26,7 +27,6 @@ const (
 	codeNoSuchBucket = "NoSuchBucket"
 	codeSkewed       = "RequestTimeTooSkewed"
 	codeSlowDown     = "SlowDown"
-	codeNotFound     = "NotFound" // the SDK's, of an answer to HEAD, which has no code
 )
 
 // answer is what the server said. Status 0: it said nothing that is known.
@@ -50,8 +50,8 @@ func answerOf(err error) answer {
 	}
 	if errors.As(err, &api) && a.status >= http.StatusMultipleChoices {
 		a.code, a.message = api.ErrorCode(), api.ErrorMessage()
-		if a.code == "UnknownError" {
-			a.code = ""
+		if text := http.StatusText(a.status); a.code == "UnknownError" || a.message == text && a.code == strings.ReplaceAll(text, " ", "") {
+			a.code, a.message = "", "" // the SDK's words: there was no code
 		}
 	}
 	if m := expectedRegion.FindStringSubmatch(a.message); a.region == "" && m != nil {
@@ -139,7 +139,7 @@ var transientCodes = map[string]bool{
 // conflict tells a race, which ends, from a key that cannot be.
 func conflict(a answer) ports.Kind {
 	switch a.code {
-	case "", "Conflict", "ConditionalRequestConflict", "OperationAborted":
+	case "", "ConditionalRequestConflict", "OperationAborted":
 		return ports.Transient
 	default:
 		return ports.Definite

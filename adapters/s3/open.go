@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
@@ -31,6 +32,8 @@ type Store struct {
 	// life ends when Close has waited long enough for calls in progress.
 	life context.Context
 	end  context.CancelFunc
+	// patience is that long: closeWait, but in tests.
+	patience time.Duration
 }
 
 var _ ports.SegmentStore = (*Store)(nil)
@@ -64,7 +67,7 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, ports.StorageError(op, ports.Definite, fmt.Errorf("read the settings of the AWS default chain: %s", innermost(err)))
 	}
-	s := &Store{cfg: cfg, region: cmp.Or(cfg.Region, chain.Region)}
+	s := &Store{cfg: cfg, region: cmp.Or(cfg.Region, chain.Region), patience: closeWait}
 	if s.region == "" {
 		if cfg.Endpoint == "" && aws.ToString(chain.BaseEndpoint) == "" {
 			return nil, &domain.ConfigError{Field: "segment store region", Value: "not known", Want: "region= in the URL, AWS_REGION, or a region in the profile"}

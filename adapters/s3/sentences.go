@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -38,11 +39,7 @@ func (s *Store) sentence(c call, a answer, err error) string {
 
 // String is "403 AccessDenied".
 func (a answer) String() string {
-	code := a.code
-	if code == "" || code == codeNotFound {
-		code = http.StatusText(a.status)
-	}
-	return strings.TrimSpace(fmt.Sprintf("%d %.80s", a.status, code))
+	return strings.TrimSpace(fmt.Sprintf("%d %.80s", a.status, cmp.Or(a.code, http.StatusText(a.status))))
 }
 
 // place names the server as the user has configured it.
@@ -77,10 +74,6 @@ func (s *Store) remedy(c call, a answer) string {
 		return "the clock of this machine and the server's are too far apart: set it by NTP"
 	case codeSlowDown:
 		return "too many requests: it is tried again later, and other prefixes of the bucket share the load"
-	case "NotImplemented":
-		return "it cannot do what is asked, a PUT with If-None-Match and CRC32C, a ranged GET or a paged LIST: use a server that can"
-	case "MethodNotAllowed":
-		return "it does not allow this on that address: check that the endpoint is that of an S3 server and the bucket is right"
 	}
 	return s.remedyOfStatus(c, a)
 }
@@ -92,6 +85,10 @@ func (s *Store) remedyOfStatus(c call, a answer) string {
 		return fmt.Sprintf("bucket %q is in region %s and not in %s: set region=%s", s.cfg.Bucket, a.region, s.region, a.region)
 	case wrongRegion:
 		return fmt.Sprintf("bucket %q is not in region %s, or not at this endpoint: set region= to where it is", s.cfg.Bucket, s.region)
+	case a.status == http.StatusNotImplemented:
+		return "it cannot do what is asked, a PUT with If-None-Match and CRC32C, a ranged GET or a paged LIST: use a server that can"
+	case a.status == http.StatusMethodNotAllowed:
+		return "it does not allow this on that address: check that the endpoint is that of an S3 server and the bucket is right"
 	case a.status/100 == 3:
 		return "it redirects elsewhere, which is not followed: set endpoint= to where the bucket is"
 	case a.status == http.StatusBadRequest && strings.HasPrefix(s.cfg.Endpoint, "http://") && a.code == "":
