@@ -45,7 +45,9 @@ func DefaultConfig(bucket string) Config {
 // Bounds of what may be configured.
 const (
 	// maxPrefixBytes leaves room for the longest key within the 1024 bytes of S3.
-	maxPrefixBytes  = 512
+	maxPrefixBytes = 512
+	// directoryBucket ends the name of a bucket of S3 Express.
+	directoryBucket = "--x-s3"
 	minStallTimeout = 100 * time.Millisecond
 	maxStallTimeout = time.Hour
 )
@@ -65,6 +67,9 @@ func (c Config) Validate() error {
 	}
 	if !bucketName.MatchString(c.Bucket) {
 		bad("bucket", fmt.Sprintf("%.80q", c.Bucket), "the name of a bucket: 3 to 255 letters, digits, dots and dashes")
+	}
+	if strings.HasSuffix(c.Bucket, directoryBucket) {
+		bad("bucket", fmt.Sprintf("%.80q", c.Bucket), "a general purpose bucket: directory buckets do not list in the order of keys")
 	}
 	if c.Prefix != "" && !validPrefix(c.Prefix) {
 		bad("prefix", fmt.Sprintf("%.80q", c.Prefix),

@@ -69,7 +69,7 @@ func (s *Store) fail(ctx context.Context, c call, err error, sent bool) error {
 	a := answerOf(err)
 	kind := c.kindOf(a, err, sent)
 	switch {
-	case a.status == http.StatusPreconditionFailed && c.effect:
+	case a.status == http.StatusPreconditionFailed && c.verb == "write":
 		return ports.StorageError(c.op, ports.Definite, ports.ErrObjectExists)
 	case a.status == http.StatusNotFound && a.code == codeNoSuchKey:
 		return ports.StorageError(c.op, ports.Definite, ports.ErrObjectNotFound)

@@ -143,8 +143,10 @@ func TestPut_IsAmbiguousIfTheAnswerIsNoneOfAStore(t *testing.T) {
 			w.Header().Set("ETag", `"1"`)
 			w.Header().Set("X-Amz-Checksum-Crc32c", encodeCRC(1))
 		},
-		"a proxy's 502":   func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "bad gateway", 502) },
-		"a proxy's 503":   func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "unavailable", 503) },
+		"a proxy's 502": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "bad gateway", http.StatusBadGateway) },
+		"a proxy's 503": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "unavailable", http.StatusServiceUnavailable)
+		},
 		"an endless page": endless(500, nil),
 	}
 	for name, answer := range answers {

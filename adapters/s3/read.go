@@ -67,7 +67,7 @@ func (s *Store) get(ctx context.Context, c call, key string, position, length in
 		}
 		return nil, s.fail(ctx, c, err, true)
 	}
-	defer out.Body.Close()
+	defer discard(out.Body)
 	skip, err := c.checkAnswer(out, position, length)
 	if err != nil {
 		return nil, err
@@ -131,6 +131,10 @@ func parseContentRange(s string) (first, last, size int64, ok bool) {
 	ok = errors.Join(errs[:]...) == nil && 0 <= first && first <= last && last < size
 	return first, last, size, ok
 }
+
+// discard ends a body of which nothing more is wanted, and its connection if
+// there is more. What was read of it is complete, or told as an error already.
+func discard(body io.Closer) { _ = body.Close() }
 
 // cut is a body that ended early.
 func (s *Store) cut(ctx context.Context, c call, err error) error {
@@ -210,7 +214,7 @@ func (s *Store) explain(ctx context.Context, c call, key string, err error) erro
 	})
 	switch {
 	case getErr == nil:
-		_ = out.Body.Close()
+		discard(out.Body)
 		return c.oddError("%v to HEAD, and the object to GET", answerOf(err))
 	case answerOf(getErr).status == http.StatusRequestedRangeNotSatisfiable:
 		return c.oddError("%v to HEAD, and an empty object to GET", answerOf(err))
@@ -224,7 +228,7 @@ func (s *Store) checksum(ctx context.Context, c call, key string, h head) (uint3
 	if err != nil {
 		return 0, s.fail(ctx, c, err, true)
 	}
-	defer out.Body.Close()
+	defer discard(out.Body)
 	if aws.ToString(out.ETag) != h.etag || aws.ToInt64(out.ContentLength) != h.size {
 		return 0, c.oddError("one object to HEAD and another one to GET")
 	}

@@ -50,9 +50,10 @@ func (s *Store) place() string {
 	return "S3 in " + s.region
 }
 
-// rights are the permissions that the calls need.
+// rights are the permissions that the calls need. Without that to list, Amazon
+// says of a missing object that it may not be read.
 var rights = map[string]string{
-	"write": "s3:PutObject", "read": "s3:GetObject", "list": "s3:ListBucket", "delete": "s3:DeleteObject",
+	"write": "s3:PutObject", "read": "s3:GetObject and s3:ListBucket", "list": "s3:ListBucket", "delete": "s3:DeleteObject",
 }
 
 // remedy explains an answer whose code is known.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"go.uber.org/goleak"
 )
 
 // A real server, versitygw over a folder, as its own process. This file is all that
@@ -52,6 +53,10 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	if gateway.stop != nil {
 		gateway.stop()
+	}
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
 	}
 	os.Exit(code)
 }

@@ -45,6 +45,7 @@ func TestParseURL_SaysWhatIsWrongAndQuotesNoSecret(t *testing.T) {
 		{"s3:bucket", "s3://BUCKET"},
 		{"s3://", "bucket"},
 		{"s3://x", "3 to 255"},
+		{"s3://mine--use1-az4--x-s3", "general purpose bucket"},
 		{"s3://buc ket", "3 to 255"},
 		{"s3://key:hunter2@bucket", "no credentials in the URL: give them to the AWS default credential chain"},
 		{"s3://hunter2@bucket?region=r", "no credentials in the URL"},
