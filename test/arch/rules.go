@@ -39,6 +39,7 @@ var rooms = []room{
 	{"app/janitor", []string{"domain/...", "ports"}, whyApp},
 	{"app/consumer", []string{"domain/...", "ports"}, whyApp},
 	{"app/producer", []string{"domain/...", "ports"}, whyApp},
+	{"app/storecheck", []string{"domain/...", "ports"}, whyApp},
 	{"app/topics", []string{"domain/...", "ports"}, whyApp},
 
 	{"adapters/codec", []string{"domain/...", "ports"}, whyAdapter},
@@ -47,6 +48,7 @@ var rooms = []room{
 	{"adapters/local", []string{"domain/...", "ports", "adapters/sqlite", "adapters/localfs", "app/janitor"}, whyLocal},
 	{"adapters/localfs", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/memory", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/s3", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/sqlite", []string{"domain/...", "ports"}, whyAdapter},
 
 	{"cmd/streamhouse/...", command, whyCommand},
@@ -90,6 +92,8 @@ var libraries = []library{
 	{module: "modernc.org/sqlite", rooms: []string{"adapters/sqlite"}, why: "SQL lives in adapters/sqlite; its driver's types cross no port"},
 	{module: "github.com/pressly/goose/v3", rooms: []string{"adapters/sqlite"}, why: "migrations belong to the store they migrate"},
 	{module: "github.com/fsnotify/fsnotify", rooms: []string{"adapters/sqlite"}, why: "watching the metadata file is SQLite's way of waking readers"},
+	{module: "github.com/aws/aws-sdk-go-v2", rooms: []string{"adapters/s3"}, why: "S3 lives in adapters/s3; the SDK's types cross no port"},
+	{module: "github.com/aws/smithy-go", rooms: []string{"adapters/s3"}, why: "S3 lives in adapters/s3; the SDK's types cross no port"},
 	{module: "github.com/gofrs/flock", rooms: []string{"adapters/sqlite", "adapters/localfs"}, why: "file locks belong to the stores in files"},
 	{module: "golang.org/x/sys", rooms: []string{"adapters/localfs", "adapters/sqlite", "cmd/streamhouse/...", "test/..."}, tests: true, why: "system calls belong to the stores in files and to the command"},
 	{module: "github.com/spf13/cobra", rooms: []string{"cmd/streamhouse"}, why: "the command line lives in cmd/streamhouse"},
