@@ -34,7 +34,7 @@ type Limits struct {
 	// makes, in MB/s; PutP50 is how long one of them takes.
 	Puts     float64 `json:"put_mb_per_second"`
 	PutP50MS float64 `json:"put_p50_ms"`
-	Cores           int     `json:"cores"`
+	Cores    int     `json:"cores"`
 }
 
 // Scratch is a place to measure limits in: stores of the same kind on the same
