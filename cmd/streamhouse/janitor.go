@@ -32,6 +32,7 @@ func (a *app) janitorCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.BoolVar(&f.once, "once", false, "make one pass and end")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "say what one pass would do, and change nothing")
 	flags.BoolVar(&f.sweep, "sweep", false, "with --once: sweep the bucket too")
 	settings.AddFlags(flags, settings.Stores, settings.Output, settings.Upkeep)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
@@ -62,7 +63,11 @@ func (a *app) runJanitor(ctx context.Context, j *janitor.Janitor, f janitorFlags
 		return nil
 	}
 	began := time.Now()
-	report, err := j.Once(ctx, f.sweep)
+	pass := j.Once
+	if f.dryRun {
+		pass = j.Plan
+	}
+	report, err := pass(ctx, f.sweep)
 	result := newJanitorResult(report, f)
 	result.Seconds = time.Since(began).Seconds()
 	if json {
