@@ -35,6 +35,7 @@ var rooms = []room{
 	{"ports", []string{"domain/..."}, whyPorts},
 	{"ports/portstest", []string{"domain/...", "ports"}, whySuites},
 
+	{"app/agent", []string{"domain/...", "ports"}, whyApp},
 	{"app/janitor", []string{"domain/...", "ports"}, whyApp},
 	{"app/consumer", []string{"domain/...", "ports"}, whyApp},
 	{"app/producer", []string{"domain/...", "ports"}, whyApp},
@@ -46,6 +47,7 @@ var rooms = []room{
 	{"adapters/local", []string{"domain/...", "ports", "adapters/sqlite", "adapters/localfs"}, whyAdapter},
 	{"adapters/localfs", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/memory", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/prom", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/sqlite", []string{"domain/...", "ports"}, whyAdapter},
 
 	{"cmd/streamhouse/...", command, whyCommand},
@@ -90,6 +92,7 @@ var libraries = []library{
 	{module: "github.com/fsnotify/fsnotify", rooms: []string{"adapters/sqlite"}, why: "watching the metadata file is SQLite's way of waking readers"},
 	{module: "github.com/gofrs/flock", rooms: []string{"adapters/sqlite", "adapters/localfs"}, why: "file locks belong to the stores in files"},
 	{module: "golang.org/x/sys", rooms: []string{"adapters/localfs", "adapters/sqlite", "cmd/streamhouse/...", "test/..."}, tests: true, why: "system calls belong to the stores in files and to the command"},
+	{module: "github.com/prometheus/client_golang", rooms: []string{"adapters/prom", "cmd/streamhouse/..."}, why: "metrics live in adapters/prom, and the command serves them"},
 	{module: "github.com/spf13/cobra", rooms: []string{"cmd/streamhouse"}, why: "the command line lives in cmd/streamhouse"},
 	{module: "github.com/spf13/pflag", rooms: []string{"cmd/streamhouse", "cmd/streamhouse/settings"}, why: "flags live in cmd/streamhouse"},
 	{module: "github.com/schollz/progressbar/v3", rooms: []string{"cmd/streamhouse"}, why: "a terminal is the command's business"},
