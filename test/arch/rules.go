@@ -36,6 +36,7 @@ var rooms = []room{
 	{"ports", []string{"domain/..."}, whyPorts},
 	{"ports/portstest", []string{"domain/...", "ports"}, whySuites},
 
+	{"app/agent", []string{"domain/...", "ports"}, whyApp},
 	{"app/janitor", []string{"domain/...", "ports"}, whyApp},
 	{"app/consumer", []string{"domain/...", "ports"}, whyApp},
 	{"app/producer", []string{"domain/...", "ports"}, whyApp},
@@ -49,6 +50,7 @@ var rooms = []room{
 	{"adapters/localfs", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/memory", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/s3", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/prom", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/sqlite", []string{"domain/...", "ports"}, whyAdapter},
 
 	{"cmd/streamhouse/...", command, whyCommand},
@@ -96,6 +98,7 @@ var libraries = []library{
 	{module: "github.com/aws/smithy-go", rooms: []string{"adapters/s3"}, why: "S3 lives in adapters/s3; the SDK's types cross no port"},
 	{module: "github.com/gofrs/flock", rooms: []string{"adapters/sqlite", "adapters/localfs"}, why: "file locks belong to the stores in files"},
 	{module: "golang.org/x/sys", rooms: []string{"adapters/localfs", "adapters/sqlite", "cmd/streamhouse/...", "test/..."}, tests: true, why: "system calls belong to the stores in files and to the command"},
+	{module: "github.com/prometheus/client_golang", rooms: []string{"adapters/prom", "cmd/streamhouse/..."}, why: "metrics live in adapters/prom, and the command serves them"},
 	{module: "github.com/spf13/cobra", rooms: []string{"cmd/streamhouse"}, why: "the command line lives in cmd/streamhouse"},
 	{module: "github.com/spf13/pflag", rooms: []string{"cmd/streamhouse", "cmd/streamhouse/settings"}, why: "flags live in cmd/streamhouse"},
 	{module: "github.com/schollz/progressbar/v3", rooms: []string{"cmd/streamhouse"}, why: "a terminal is the command's business"},
