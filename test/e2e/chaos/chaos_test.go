@@ -14,9 +14,10 @@ import (
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/ports"
 	"github.com/streamhouse/streamhouse/test/e2e/chaos"
+	"github.com/streamhouse/streamhouse/test/e2e/servers"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(servers.Main(m)) }
 
 // The driver itself, on stores in memory whose calls fail at random: what is
 // wrong in it would be wrong in every run against real servers.

@@ -1,0 +1,205 @@
+package chaos_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/streamhouse/streamhouse/adapters/codec"
+	"github.com/streamhouse/streamhouse/adapters/postgres"
+	"github.com/streamhouse/streamhouse/adapters/s3"
+	"github.com/streamhouse/streamhouse/app/janitor"
+	"github.com/streamhouse/streamhouse/app/verify"
+	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/batch"
+	"github.com/streamhouse/streamhouse/ports"
+	"github.com/streamhouse/streamhouse/test/e2e/chaos"
+	"github.com/streamhouse/streamhouse/test/e2e/servers"
+)
+
+var (
+	duration = flag.Duration("duration", 10*time.Second, "how long the stores fail")
+	seed     = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of what the writers do and when what fails")
+	keep     = flag.String("history", "", "write the history to this `FILE`")
+)
+
+// killEvery is how often Postgres is killed.
+const killEvery = 4 * time.Second
+
+// backends are the servers of one run, and how they are reached.
+type backends struct {
+	postgres *servers.PostgresServer
+	s3       *servers.S3Server
+	bucket   string
+}
+
+func newBackends(t *testing.T) *backends {
+	t.Helper()
+	b := &backends{postgres: servers.Postgres(t), s3: servers.S3(t)}
+	b.bucket = b.s3.NewBucket(t)
+	t.Setenv("AWS_ACCESS_KEY_ID", b.s3.AccessKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", b.s3.SecretKey)
+	return b
+}
+
+// open opens both stores as a process of its own does.
+func (b *backends) open(ctx context.Context) (ports.MetadataStore, ports.SegmentStore, error) {
+	cfg := s3.DefaultConfig(b.bucket)
+	cfg.Endpoint, cfg.Region, cfg.PathStyle, cfg.Prefix = b.s3.Endpoint, b.s3.Region, true, "log"
+	segments, err := s3.Open(ctx, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	metadata, err := postgres.Open(ctx, b.postgres.URL(), postgres.Options{})
+	if err != nil {
+		_ = segments.Close() // it holds nothing but idle connections
+		return nil, nil, err
+	}
+	return metadata, segments, nil
+}
+
+// with opens the stores for f.
+func (b *backends) with(t *testing.T, f func(ports.MetadataStore, ports.SegmentStore)) {
+	t.Helper()
+	metadata, segments, err := b.open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := metadata.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := segments.(io.Closer).Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	f(metadata, segments)
+}
+
+// TestChaos_PostgresAndS3 lets eight writers and two readers work while Postgres
+// is killed every few seconds, connections are cut and the bucket fails in every way
+// that it can, with janitors at work. Then all heals: every promise must have been
+// kept, verify must find no damage, and the janitor must leave no garbage.
+func TestChaos_PostgresAndS3(t *testing.T) {
+	b := newBackends(t)
+	const topic, partitions = "orders", 6
+	b.with(t, func(m ports.MetadataStore, _ ports.SegmentStore) {
+		if _, err := m.CreateTopic(t.Context(), domain.TopicSpec{Name: topic, Partitions: partitions}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Logf("seed %d, %s", *seed, *duration)
+	run := chaos.Start(t, chaos.Config{
+		Open: b.open, Topic: topic, Partitions: partitions, Writers: 8, Readers: 2,
+		Pace: 20 * time.Millisecond, Burst: 10, Lives: 15 * time.Second, Seed: *seed,
+	})
+	faults := b.torment(t, *duration)
+	drained := run.Finish(t)
+	t.Logf("%s", &run.Counts)
+	t.Logf("faults: %s", faults)
+	t.Logf("%s after the last fault every record had its fate", drained.Round(time.Millisecond))
+	if drained > time.Minute {
+		t.Errorf("it took %s to drain, want at most a minute", drained)
+	}
+	if *keep != "" {
+		writeHistory(t, run)
+	}
+	b.with(t, func(m ports.MetadataStore, s ports.SegmentStore) { inspect(t, m, s) })
+}
+
+func writeHistory(t *testing.T, run *chaos.Run) {
+	t.Helper()
+	f, err := os.Create(*keep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := run.WriteHistory(f); err != nil {
+		t.Error(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// faults counts what was done to the servers.
+type faults struct{ kills, s3Kills int }
+
+func (f faults) String() string {
+	return fmt.Sprintf("Postgres killed %d times, the S3 server %d times", f.kills, f.s3Kills)
+}
+
+// torment makes the servers fail for d, and heals them.
+func (b *backends) torment(t *testing.T, d time.Duration) faults {
+	t.Helper()
+	random := rand.New(rand.NewPCG(*seed, 99))
+	var f faults
+	end := time.Now().Add(d)
+	for time.Now().Before(end) {
+		rest(min(killEvery/2+rand.N(killEvery), time.Until(end)))
+		must(t, b.postgres.Kill9())
+		f.kills++
+		if random.IntN(3) == 0 {
+			must(t, b.s3.Kill9())
+			f.s3Kills++
+			rest(time.Duration(random.Int64N(int64(500 * time.Millisecond))))
+			must(t, b.s3.Start())
+		}
+		rest(time.Duration(random.Int64N(int64(300 * time.Millisecond))))
+		must(t, b.postgres.Start())
+	}
+	return f
+}
+
+// rest lets time pass: the faults come at moments, not after events.
+func rest(d time.Duration) {
+	if d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		<-timer.C
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// inspect demands that the log is whole, and that upkeep leaves nothing behind.
+func inspect(t *testing.T, m ports.MetadataStore, s ports.SegmentStore) {
+	t.Helper()
+	check := func(when string) verify.Report {
+		t.Helper()
+		r, err := verify.Run(t.Context(), m, s, verify.Options{Records: true, Codecs: []batch.Codec{codec.NewLZ4()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range r.Problems {
+			t.Errorf("%s: %+v", when, p)
+		}
+		return r
+	}
+	r := check("after the run")
+	t.Logf("before upkeep: %d segments, %d extents, %d objects, %d uploaded and not committed, %d orphans",
+		r.Segments.Committed, r.Extents, r.Objects, r.Garbage.Pending.Count, r.Orphans.Count)
+	cfg := janitor.DefaultConfig()
+	cfg.ReservationGrace, cfg.DeleteGrace, cfg.SweepAge, cfg.SweepShare = 0, 0, 0, 1
+	cfg.CompactAfter, cfg.CompactBytesPerSecond = 0, 0
+	j := janitor.New(m, s, ports.NoTelemetry{}, cfg)
+	for range 3 {
+		if _, err := j.Once(t.Context(), true); err != nil {
+			t.Error(err)
+		}
+	}
+	r = check("after upkeep")
+	t.Logf("after upkeep: %d segments, %d extents, %d objects", r.Segments.Committed, r.Extents, r.Objects)
+	if r.Objects != r.Segments.Committed || r.Orphans.Count+r.Garbage.Pending.Count+r.Garbage.Deleting.Count != 0 {
+		t.Errorf("upkeep has left %d objects for %d segments: %+v %+v", r.Objects, r.Segments.Committed, r.Garbage, r.Orphans)
+	}
+}
