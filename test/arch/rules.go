@@ -42,6 +42,7 @@ var rooms = []room{
 	{"app/consumer", []string{"domain/...", "ports"}, whyApp},
 	{"app/producer", []string{"domain/...", "ports"}, whyApp},
 	{"app/storecheck", []string{"domain/...", "ports"}, whyApp},
+	{"app/verify", []string{"domain/...", "ports"}, whyApp},
 	{"app/topics", []string{"domain/...", "ports"}, whyApp},
 
 	{"adapters/codec", []string{"domain/...", "ports"}, whyAdapter},
@@ -51,6 +52,7 @@ var rooms = []room{
 	{"adapters/localfs", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/memory", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/s3", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/postgres", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/prom", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/sqlite", []string{"domain/...", "ports"}, whyAdapter},
 
