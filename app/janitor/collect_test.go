@@ -161,7 +161,7 @@ func TestCollection_AStoreThatThrottlesIsLeftAloneUntilTheNextPass(t *testing.T)
 				break
 			}
 		}
-		if n := w.objects(); n != 0 || err != nil || c.of["Delete"] < 500 {
+		if n := w.objects(); n != 0 || err != nil || c.n("Delete") < 500 {
 			t.Errorf("%d objects are left, %v", n, err)
 		}
 	})

@@ -111,7 +111,7 @@ func TestCompaction_OfManyTopicsReadsTheirSegmentsTogether(t *testing.T) {
 func TestCompaction_OfOnePartitionWithManyBatchesOfOneRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		const records = 20_000
+		const records = 10_000
 		topic := w.topic("orders", 1, domain.Retention{})
 		w.fill(topic, 0, 1, records)
 		time.Sleep(time.Hour)
@@ -120,7 +120,7 @@ func TestCompaction_OfOnePartitionWithManyBatchesOfOneRecord(t *testing.T) {
 		if r.Replaced < records || r.Reads > records+500 || w.extents() > 30 || r.Segments > records/4096+3 {
 			t.Errorf("%+v, %d extents are left", r, w.extents())
 		}
-		if n := c.of["Plan"]; n > 20 {
+		if n := c.n("Plan"); n > 20 {
 			t.Errorf("%d plans", n)
 		}
 		w.reads(topic)
@@ -243,12 +243,12 @@ func corruptSource(t *testing.T, damage func([]byte) []byte) {
 	if r.Compaction.Replaced < 99-15 || r.Compaction.Replaced > 99+16 {
 		t.Errorf("%d extents were replaced: want those on both sides", r.Compaction.Replaced)
 	}
-	reads := c.of["ReadRange"]
+	reads := c.n("ReadRange")
 	for range 10 {
 		r, err = j.Once(t.Context(), false)
 		w.ok(err)
 	}
-	if again := c.of["ReadRange"] - reads; again != 0 || r.Compaction.Unreadable != 1 {
+	if again := c.n("ReadRange") - reads; again != 0 || r.Compaction.Unreadable != 1 {
 		t.Errorf("ten more passes read %d times, %+v", again, r.Compaction)
 	}
 	time.Sleep(2 * time.Hour)
@@ -357,7 +357,7 @@ func TestCompaction_LeavesAStoreThatIsDownAlone(t *testing.T) {
 
 // TestCompaction_BesideOtherJanitorsAndRetentionLosesNothing.
 func TestCompaction_BesideOtherJanitorsAndRetentionLosesNothing(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(10) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			w.cfg.CompactAfter, w.cfg.DeleteGrace, w.cfg.ReservationGrace = 0, time.Minute, time.Minute

@@ -252,4 +252,3 @@ func TestOnce_EndsWithItsContext(t *testing.T) {
 		}
 	})
 }
-

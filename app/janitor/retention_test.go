@@ -69,6 +69,7 @@ func TestRetention_HoldsBesideCompaction(t *testing.T) {
 		w := newWorld(t)
 		topic := w.topic("orders", 1, domain.Retention{Age: 8 * time.Hour})
 		// An eighth of the age is an hour: extents that last longer would keep records for too long.
+		const hour = 6 * 17 // records
 		for range 24 * 6 {
 			w.fill(topic, 0, 1, 17)
 			time.Sleep(10 * time.Minute)
@@ -77,10 +78,12 @@ func TestRetention_HoldsBesideCompaction(t *testing.T) {
 			if age := time.Since(time.UnixMilli(oldest.CommittedAt)); age > 8*time.Hour {
 				t.Fatalf("an extent of %v ago is still there", age)
 			}
+			if kept := len(w.sent[where("orders", 0)]) - int(w.logStart(topic)); kept > 9*hour+17 {
+				t.Fatalf("%d records are kept, those of 9 hours are %d", kept, 9*hour)
+			}
 		}
 		rows := w.meta.Snapshot()
-		hour := 6 * 17
-		if first := int(w.logStart(topic)); first < 16*hour-2*hour || first > 16*hour {
+		if first := int(w.logStart(topic)); first < 15*hour-17 || first > 16*hour {
 			t.Errorf("after 24 hours the log begins at record %d, want those of 8 to 9 hours: from %d on", first, 15*hour)
 		}
 		if n := len(rows.Extents); n > 100 {

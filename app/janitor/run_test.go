@@ -86,17 +86,17 @@ func TestRun_IdleCostsFewQueriesAndNoRequestToTheSegmentStore(t *testing.T) {
 		time.Sleep(5 * day) // all is compacted and collected, and the sweep comes once a day
 		stop()
 		c := w.counted()
-		w.cfg.SweepInterval = 1000 * day
+		w.cfg.SweepInterval = math.MaxInt64
 		_, stop = w.run()
 		time.Sleep(time.Hour) // it looks at everything once
-		before := c.of[fault.Metadata]
+		before := c.n(fault.Metadata)
 		const hours = 24
 		time.Sleep(hours * time.Hour)
 		stop()
-		if n := c.of[fault.Metadata] - before; n > 60*hours {
+		if n := c.n(fault.Metadata) - before; n > 60*hours {
 			t.Errorf("%d metadata calls in %d hours", n, hours)
 		}
-		if n := c.of[fault.Segments]; n != 0 {
+		if n := c.n(fault.Segments); n != 0 {
 			t.Errorf("%d requests to the segment store", n)
 		}
 	})
@@ -149,7 +149,7 @@ func TestRun_GoesOnAfterFailuresAndTellsOfThem(t *testing.T) {
 		}
 		time.Sleep(4 * time.Hour)
 		for _, s := range j.Status() {
-			if s.Err != nil {
+			if s.Err != nil && s.Loop != "sweep" { // which comes once a day
 				t.Errorf("status of %s afterwards: %+v", s.Loop, s)
 			}
 		}

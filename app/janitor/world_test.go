@@ -243,6 +243,13 @@ type calls struct {
 	of map[string]int
 }
 
+// n returns how many calls there were of a port or a method.
+func (c *calls) n(what string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.of[what]
+}
+
 // counted has w's janitors' calls counted.
 func (w *world) counted() *calls {
 	c := &calls{of: map[string]int{}}
