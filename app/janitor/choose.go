@@ -40,16 +40,27 @@ func (r rules) small(e commit.Extent) bool { return !r.large(e) && !r.young(e) &
 // rewritten a few times at most, however small the batches that arrive.
 func (r rules) choose(extents []commit.Extent, left room) (runs [][]commit.Extent) {
 	for i := 0; i < len(extents); {
-		run := r.run(extents[i:], left)
+		run := r.run(extents[i:])
 		for _, part := range r.worthwhile(run) {
-			if size := bytesOf(part); size <= left.bytes && len(part) <= left.extents {
-				left.bytes, left.extents = left.bytes-size, left.extents-len(part)
-				runs = append(runs, part)
+			// Only as much as there is room for, if that is still worth it.
+			for _, taken := range r.worthwhile(left.of(part)) {
+				left.bytes, left.extents = left.bytes-bytesOf(taken), left.extents-len(taken)
+				runs = append(runs, taken)
 			}
 		}
 		i += max(len(run), 1)
 	}
 	return runs
+}
+
+// of returns as many of the extents, from the first on, as there is room for.
+func (l room) of(extents []commit.Extent) []commit.Extent {
+	for i, e := range extents {
+		if l.bytes -= e.Length; l.bytes < 0 || i >= l.extents {
+			return extents[:i]
+		}
+	}
+	return extents
 }
 
 // growth is how many times larger than each of its parts a run must be. A run
@@ -58,12 +69,11 @@ const growth = 4
 
 // run returns the small extents at the beginning that fit together into one of
 // the target size.
-func (r rules) run(extents []commit.Extent, left room) []commit.Extent {
-	most := min(r.target, left.bytes)
+func (r rules) run(extents []commit.Extent) []commit.Extent {
 	var sum int64
 	for i, e := range extents {
 		apart := r.age > 0 && !mutant.On(mutantAgesMixed) && e.CommittedAt/r.age != extents[0].CommittedAt/r.age
-		if sum += e.Length; !r.small(e) || sum > most || i >= left.extents || apart {
+		if sum += e.Length; !r.small(e) || sum > r.target || apart {
 			return extents[:i]
 		}
 	}

@@ -2,6 +2,7 @@ package janitor
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 )
@@ -61,7 +62,8 @@ func (j *Janitor) compactAfter(ctx context.Context, committed <-chan struct{}) {
 // pause waits for d and up to a quarter more, so that many janitors do not work
 // at the same moments. It reports false if ctx ended.
 func (j *Janitor) pause(ctx context.Context, d time.Duration) bool {
-	return pause(ctx, d+time.Duration(j.draw(int(d/4))))
+	longest := min(d/4, math.MaxInt64-d)
+	return pause(ctx, d+time.Duration(j.draw(int(longest))))
 }
 
 // pause waits for d, and reports false if ctx ended.
