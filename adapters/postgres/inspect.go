@@ -60,7 +60,7 @@ func (s *Store) Segments(ctx context.Context, after domain.SegmentID, limit int)
 
 // SegmentsByID implements ports.Inspection.
 func (s *Store) SegmentsByID(ctx context.Context, ids []domain.SegmentID) ([]ports.SegmentRow, error) {
-	return s.segments(ctx, "find segments", segmentsByID, len(ids), uuids(ids))
+	return s.segments(ctx, "find segments", segmentsByID, max(1, len(ids)), uuids(ids))
 }
 
 func (s *Store) segments(ctx context.Context, op, statement string, limit int, args ...any) ([]ports.SegmentRow, error) {

@@ -77,7 +77,7 @@ func (r *replacement) lock(ctx context.Context, tx pgx.Tx) (state int16, held *i
 	return state, held, err
 }
 
-const presentExtents = `SELECT u.ord, e.base_offset, e.last_offset, e.segment_id, e.position, e.length, e.batches, e.committed_at
+const presentExtents = `SELECT u.ord, e.base_offset, e.last_offset, e.segment_id, e.position, e.length, e.batches, e.max_timestamp, e.committed_at
 	FROM unnest($1::bigint[], $2::integer[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS u(topic_no, partition, base, last, ord)
 	JOIN extents AS e ON e.topic_no = u.topic_no AND e.partition = u.partition AND e.base_offset BETWEEN u.base AND u.last
 	ORDER BY u.ord, e.base_offset`
@@ -112,8 +112,9 @@ func (r *replacement) load(ctx context.Context, tx pgx.Tx) error {
 		var at int
 		var id [16]byte
 		var e commit.Extent
-		err := rows.Scan(&at, &e.Base, &e.Last, &id, &e.Position, &e.Length, &e.Batches, &e.CommittedAt)
-		e.Segment = id
+		err := rows.Scan(&at, &e.Base, &e.Last, &id, &e.Position, &e.Length, &e.Batches, &e.MaxTimestamp, &e.CommittedAt)
+		key := r.Copies[at-1].Of[0].Key()
+		e.Topic, e.Partition, e.Segment = key.Topic, key.Partition, id
 		r.present[at-1] = append(r.present[at-1], e)
 		return err
 	}, topics, numbers, bases, lasts)
@@ -149,17 +150,16 @@ const (
 func (r *replacement) store(ctx context.Context, tx pgx.Tx) (held int, err error) {
 	var old, with extentArrays
 	for i, c := range r.Copies {
-		e := c.Extent(r.ID)
-		if !r.exists[e.Key()] || !c.Holds(r.present[i]) {
+		if !r.exists[c.Of[0].Key()] || !c.Holds(r.present[i]) {
 			continue
 		}
 		held++
-		for _, o := range r.present[i] {
-			old.add(r.topics[e.Topic], e.Partition, o)
-			// What the rows say counts, not what the caller read.
-			e.CommittedAt = max(e.CommittedAt, o.CommittedAt)
+		c.Of = r.present[i] // times are the rows', not what the caller read
+		for _, o := range c.Of {
+			old.add(r.topics[o.Topic], o)
 		}
-		with.add(r.topics[e.Topic], e.Partition, e)
+		e := c.Extent(r.ID)
+		with.add(r.topics[e.Topic], e)
 	}
 	state := stateDeleting
 	if held > 0 {
@@ -182,8 +182,8 @@ type extentArrays struct {
 	numbers, batches                                                []int32
 }
 
-func (a *extentArrays) add(topic int64, p domain.PartitionID, e commit.Extent) {
-	a.topics, a.numbers = append(a.topics, topic), append(a.numbers, int32(p))
+func (a *extentArrays) add(topic int64, e commit.Extent) {
+	a.topics, a.numbers = append(a.topics, topic), append(a.numbers, int32(e.Partition))
 	a.bases, a.lasts = append(a.bases, int64(e.Base)), append(a.lasts, int64(e.Last))
 	a.positions, a.lengths = append(a.positions, e.Position), append(a.lengths, e.Length)
 	a.batches, a.timestamps = append(a.batches, e.Batches), append(a.timestamps, e.MaxTimestamp)

@@ -80,9 +80,9 @@ const (
 	lockPurged = `SELECT segment_id FROM segments WHERE segment_id IN
 		(SELECT segment_id FROM (SELECT segment_id FROM extents WHERE topic_no = $1 ORDER BY partition, base_offset LIMIT $2) AS e)
 		ORDER BY segment_id FOR UPDATE`
-	purgeExtents = `WITH some AS MATERIALIZED (SELECT partition, base_offset FROM extents WHERE topic_no = $1 ORDER BY partition, base_offset LIMIT $2),
-		gone AS (DELETE FROM extents AS e USING some WHERE e.topic_no = $1 AND e.partition = some.partition
-			AND e.base_offset = some.base_offset RETURNING e.segment_id, e.length),
+	purgeExtents = `WITH chosen AS MATERIALIZED (SELECT partition, base_offset FROM extents WHERE topic_no = $1 ORDER BY partition, base_offset LIMIT $2),
+		gone AS (DELETE FROM extents AS e USING chosen WHERE e.topic_no = $1 AND e.partition = chosen.partition
+			AND e.base_offset = chosen.base_offset RETURNING e.segment_id, e.length),
 		` + releaseGone
 	// What the streams of a deleted topic alone know, how long their sessions
 	// last, is kept.
@@ -206,7 +206,7 @@ func (s *Store) ForgetDeleted(ctx context.Context, age time.Duration, limit int)
 
 // MarkDeleted implements ports.Upkeep.
 func (s *Store) MarkDeleted(ctx context.Context, ids []domain.SegmentID) error {
-	_, err := s.step(ctx, "mark segments deleted", markDeleted, len(ids), uuids(ids))
+	_, err := s.step(ctx, "mark segments deleted", markDeleted, max(1, len(ids)), uuids(ids))
 	return err
 }
 
