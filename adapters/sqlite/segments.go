@@ -29,6 +29,10 @@ const (
 var insertSegments = newBulk(
 	"INSERT INTO segments (segment_id, object_key, state, created_at, state_at) VALUES ", "(?, ?, 1, ?, ?)", "")
 
+// insertReservation notes the numbers that the next ?2 segments will have.
+var insertReservation = query{`INSERT INTO reservations (created_at, first_no, last_no)
+	SELECT ?1, coalesce(max(segment_no), 0) + 1, coalesce(max(segment_no), 0) + ?2 FROM segments`}
+
 // newID makes an identifier that sorts by time.
 func newID(now time.Time) domain.UUID {
 	var random [10]byte
@@ -50,7 +54,12 @@ func (s *Store) Reserve(ctx context.Context, n int) ([]ports.SegmentRef, error) 
 		refs[i] = ports.SegmentRef{ID: id, Key: segment.Key(id)}
 		args = append(args, id[:], refs[i].Key, now.UnixMilli(), now.UnixMilli())
 	}
-	err := s.write(ctx, op, func(c *conn) error { return c.execBulk(insertSegments, args) })
+	err := s.write(ctx, op, func(c *conn) error {
+		if err := c.exec(&insertReservation, now.UnixMilli(), int64(n)); err != nil {
+			return err
+		}
+		return c.execBulk(insertSegments, args)
+	})
 	return given(refs, err)
 }
 
