@@ -101,6 +101,7 @@ type verifier struct {
 	memory   budget
 	names    map[domain.TopicID]string
 
+	lastID   domain.SegmentID // the greatest when the walk began
 	report   Report
 	progress Progress
 	deleted  knownTopic // the topic that the last extent outside a listed topic was of

@@ -45,9 +45,11 @@ type extent struct {
 }
 
 // countSegments counts all rows, for the report and for the progress's totals.
+// The last of them is the last that is checked: a walk does not run after its writers.
 func (v *verifier) countSegments(ctx context.Context) error {
 	return v.walkSegments(ctx, domain.SegmentID{}, func(r ports.SegmentRow) bool {
 		v.report.Segments.add(r.State)
+		v.lastID = r.ID
 		if isHeld(r) {
 			v.progress.TotalSegments++
 			v.progress.TotalBytes += max(r.Size, 0)
@@ -88,6 +90,9 @@ func (v *verifier) nextWindow(ctx context.Context, after domain.SegmentID) (*win
 	w := &window{after: after, upTo: after, open: true}
 	room := 0
 	err := v.walkSegments(ctx, after, func(r ports.SegmentRow) bool {
+		if bytes.Compare(r.ID[:], v.lastID[:]) > 0 {
+			return false
+		}
 		if isHeld(r) {
 			n := max(r.Live, 1)
 			if len(w.rows) > 0 && n > v.o.MemoryExtents-room {
