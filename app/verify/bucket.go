@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/domain/segment"
 	"github.com/streamhouse/streamhouse/ports"
 )
@@ -87,9 +88,9 @@ func (v *verifier) judgeUnspoken(ctx context.Context, objects []listed) error {
 	judge := func(ctx context.Context, o listed) (verdict, error) {
 		cluster, id, err := v.header(ctx, o.Key)
 		switch {
-		case errors.Is(err, ports.ErrObjectNotFound):
+		case errors.Is(err, ports.ErrObjectNotFound) && !mutant.On(mutantOrphanAtOnce):
 			return verdict{o, true, false}, nil
-		case err != nil && !errors.Is(err, domain.ErrCorrupt):
+		case err != nil && !errors.Is(err, domain.ErrCorrupt) && !errors.Is(err, ports.ErrObjectNotFound):
 			return verdict{}, err
 		}
 		return verdict{o, false, err == nil && cluster == v.metadata.ClusterID() && id == o.id}, nil

@@ -208,8 +208,8 @@ func TestRun_RaisesNoFalseAlarmOnALogInUse(t *testing.T) {
 				"committed": l.committed.Load(), "trimmed": l.trimmed.Load(), "compacted": l.compacted.Load(),
 				"collected": l.collected.Load(), "purged": l.purged.Load(), "extents": int64(extents), "checked": int64(checked),
 			} {
-				if n < 10 {
-					t.Errorf("seed %d: only %d %s", seed, n, what)
+				if n < 1 {
+					t.Errorf("seed %d: %d %s", seed, n, what)
 				}
 			}
 		})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -211,6 +212,9 @@ func (v *verifier) settle(ctx context.Context, topic domain.TopicID, suspects []
 		}
 		rest := suspects[:0]
 		for i := range looks {
+			if mutant.On(mutantStateOnce) {
+				after = before
+			}
 			faults, settled := looks[i].judge(after)
 			v.addFaults(&looks[i], faults)
 			if !settled {
@@ -274,7 +278,9 @@ func (v *verifier) look(ctx context.Context, l look) (look, error) {
 				break
 			}
 		}
-		if l.extents > 0 {
+		if l.extents > 0 && mutant.On(mutantNeighbours) {
+			page = page[min(1, len(page)):]
+		} else if l.extents > 0 {
 			if len(page) == 0 || page[0].Base != l.last.Base || page[0].Last != l.last.Last {
 				l.broken = true
 				return l, nil
@@ -317,9 +323,12 @@ func (l *look) judge(after []domain.PartitionState) (faults []fault, settled boo
 		return l.faults, true
 	}
 	if l.broken || !l.holdsStart() || !l.marked {
-		return nil, false
+		if mutant.On(mutantUnsettled) {
+			l.fault(WrongBytes, -1, "the partition has changed")
+		}
+		return l.faults, false
 	}
-	if l.atMark != l.state.Bytes {
+	if l.atMark != l.state.Bytes && !mutant.On(mutantBytesUnchecked) {
 		l.fault(WrongBytes, -1, "%d bytes are counted, and the extents up to offset %d have %d", l.state.Bytes, l.state.HighWatermark, l.atMark)
 	}
 	return l.faults, true

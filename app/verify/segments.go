@@ -10,6 +10,7 @@ import (
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/domain/segment"
 	"github.com/streamhouse/streamhouse/ports"
 )
@@ -126,7 +127,7 @@ func (c *check) lookAgain(ctx context.Context, object bool) error {
 		return err
 	}
 	now, found := rows[c.row.id]
-	if found && now.State == ports.SegmentCommitted {
+	if found && now.State == ports.SegmentCommitted || mutant.On(mutantDamageAtOnce) {
 		if findings, err = c.persisting(ctx, findings); err != nil {
 			return err
 		}
@@ -146,6 +147,9 @@ func (c *check) judgeRow(now ports.SegmentRow, found bool) {
 	if !fits && !stateFits(c.row.state, c.row.live) {
 		c.add(WrongState, "the segment is %s with %d live extents", now.State, now.Live)
 	}
+	if mutant.On(mutantCountOnce) {
+		now.Live = c.row.live
+	}
 	if c.row.found > c.row.live || c.row.found < now.Live {
 		c.add(WrongLiveCount, "%d live extents are counted, %d refer to the segment", c.row.live, c.row.found)
 	}
@@ -164,6 +168,9 @@ func (c *check) persisting(ctx context.Context, findings []finding) ([]finding, 
 		}
 	}
 	slices.SortFunc(refs, func(a, b ports.ExtentRef) int { return comparePlaces(ports.PlaceOf(a.Extent), ports.PlaceOf(b.Extent)) })
+	if mutant.On(mutantExtentAtOnce) {
+		return findings, nil
+	}
 	there, err := c.v.stillThere(ctx, refs)
 	return slices.DeleteFunc(findings, func(f finding) bool {
 		return f.at != nil && !there[ports.PlaceOf(c.extentOf(f.at))]
@@ -224,7 +231,7 @@ func (c *check) examine(ctx context.Context) ([]finding, error) {
 	if err != nil {
 		return c.unread(ctx, err)
 	}
-	if info.Size != c.row.size {
+	if info.Size != c.row.size && !mutant.On(mutantSizeUnchecked) {
 		return c.otherSize(ctx, key, info.Size)
 	}
 	if info.Size > maxObject || info.Size < segment.Size(0, 0) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/domain/segment"
 	"github.com/streamhouse/streamhouse/ports"
 )
@@ -128,6 +129,9 @@ func (w *window) find(id domain.SegmentID) *row {
 
 // covers reports whether the id is in the window's range.
 func (w *window) covers(id domain.SegmentID) bool {
+	if mutant.On(mutantWindowEdge) && id == w.upTo {
+		return false
+	}
 	return bytes.Compare(id[:], w.after[:]) > 0 && (w.open || bytes.Compare(id[:], w.upTo[:]) <= 0)
 }
 
@@ -191,13 +195,15 @@ func (v *verifier) judgeDangling(ctx context.Context, suspects []ports.ExtentRef
 	if err != nil {
 		return err
 	}
-	suspects = slices.DeleteFunc(suspects, func(e ports.ExtentRef) bool { return rows[e.Segment].State == ports.SegmentCommitted })
+	suspects = slices.DeleteFunc(suspects, func(e ports.ExtentRef) bool {
+		return rows[e.Segment].State == ports.SegmentCommitted && !mutant.On(mutantDanglingUnasked)
+	})
 	there, err := v.stillThere(ctx, suspects)
 	if err != nil {
 		return err
 	}
 	for _, e := range suspects {
-		if !there[ports.PlaceOf(e.Extent)] {
+		if !there[ports.PlaceOf(e.Extent)] && !mutant.On(mutantDanglingAtOnce) {
 			continue
 		}
 		what := "the segment does not exist"
