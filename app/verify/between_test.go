@@ -143,3 +143,34 @@ func TestRun_DoesNotReportWhatHasGoneSince(t *testing.T) {
 		t.Errorf("%d looks at objects, %v: %+v", stats, err, r.Problems)
 	}
 }
+
+// The first state of the partition that verify is shown is wrong, so that it looks again; and
+// that look meets a compaction at every place, before each of its calls.
+func TestRun_LooksAgainThoughCompactionGoesOn(t *testing.T) {
+	for call := range 60 {
+		for from := range 10 {
+			w := newWorld(t)
+			topic := w.topic("orders", 1)
+			for range 12 {
+				w.commit(of(topic, 0, 1))
+			}
+			described, calls := 0, 0
+			w.shown.states = func(_ domain.TopicID, states []domain.PartitionState) {
+				if described++; described == 1 {
+					states[0].Bytes--
+				}
+			}
+			compact := func(ctx context.Context, i *fault.Invocation) error {
+				if calls == call {
+					w.compact(topic, 0, w.ids[from:from+3]...)
+				}
+				calls++
+				return i.Run(ctx)
+			}
+			r, err := verify.Run(t.Context(), fault.NewMetadata(w.shown, compact), w.store, verify.Options{Workers: 1, PageRows: 2})
+			if err != nil || !r.OK() || r.Unsettled > 0 || described < 3 {
+				t.Fatalf("compaction of %d to %d before call %d, partition described %d times: %+v, %v", from, from+2, call, described, r, err)
+			}
+		}
+	}
+}
