@@ -44,6 +44,7 @@ var rooms = []room{
 	{"app/storecheck", []string{"domain/...", "ports"}, whyApp},
 	{"app/verify", []string{"domain/...", "ports"}, whyApp},
 	{"app/topics", []string{"domain/...", "ports"}, whyApp},
+	{"app/verify", []string{"domain/...", "ports"}, whyApp},
 
 	{"adapters/codec", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/direct", []string{"domain/...", "ports"}, whyAdapter},
