@@ -121,8 +121,9 @@ func (j *Janitor) pastAge(page []ports.ObjectInfo, r *SweepReport) (old []orphan
 	return old, false
 }
 
-// withoutRow returns those that no row speaks for and that say themselves that
-// they are of this cluster.
+// withoutRow returns those that no row speaks for. A row that says that the
+// object is gone is word enough that it may go; without any, the object itself has to say that it is of
+// this cluster.
 func (j *Janitor) withoutRow(ctx context.Context, suspects []orphan, r *SweepReport) ([]orphan, error) {
 	ids := make([]domain.SegmentID, len(suspects))
 	for i, s := range suspects {
@@ -132,14 +133,21 @@ func (j *Janitor) withoutRow(ctx context.Context, suspects []orphan, r *SweepRep
 	if err != nil {
 		return nil, fmt.Errorf("sweep: %w", err)
 	}
-	spokenFor := make(map[domain.SegmentID]bool, len(rows))
+	states := make(map[domain.SegmentID]ports.SegmentState, len(rows))
 	for _, row := range rows {
-		spokenFor[row.ID] = row.State != ports.SegmentDeleted && !mutant.On(mutantSweepIgnoresRows)
+		if !mutant.On(mutantSweepIgnoresRows) {
+			states[row.ID] = row.State
+		}
 	}
-	suspects = slices.DeleteFunc(suspects, func(o orphan) bool { return spokenFor[o.ID] })
+	suspects = slices.DeleteFunc(suspects, func(o orphan) bool {
+		s, known := states[o.ID]
+		return known && s != ports.SegmentDeleted
+	})
 	ours, errs := make([]bool, len(suspects)), make([]error, len(suspects))
 	each(len(suspects), j.cfg.Deletes, func(i int) bool {
-		ours[i], errs[i] = j.ours(ctx, suspects[i])
+		if _, ours[i] = states[suspects[i].ID]; !ours[i] {
+			ours[i], errs[i] = j.ours(ctx, suspects[i])
+		}
 		return errs[i] == nil
 	})
 	if err := errors.Join(errs...); err != nil {

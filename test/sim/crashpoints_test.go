@@ -48,7 +48,7 @@ func producePlans() map[string]Plan {
 	for name, w := range map[string]writerPlan{"unnamed": writer, "named": named, "agent": agent} {
 		plans[name] = Plan{
 			Seed: 1, steps: maxSteps / 2,
-			topics: []topicPlan{{"t0", 2}}, writers: []writerPlan{w}, followers: []followerPlan{{max: 5}},
+			topics: []topicPlan{{name: "t0", partitions: 2}}, writers: []writerPlan{w}, followers: []followerPlan{{max: 5}},
 		}
 	}
 	return plans

@@ -80,6 +80,9 @@ func (c *Checker) missing(r *record) {
 		return
 	}
 	if r.outcome == Stored {
+		if c.trimmed(r.topic, t.incarnation) {
+			return // Perhaps removed by retention: nobody knows where it was.
+		}
 		c.report(Lost, "%s (line %d) was said to be stored, and nobody read it", r.id, r.line)
 		return
 	}
@@ -92,6 +95,13 @@ func (c *Checker) missing(r *record) {
 	default:
 		c.report(Unseen, "%s (line %d) was acknowledged at %v of %s#%d, which ends at %d", r.id, r.line, r.acked, r.topic, t.incarnation, l.highest)
 	}
+}
+
+// trimmed reports whether retention has removed something of the topic.
+func (c *Checker) trimmed(topic string, incarnation int) bool {
+	return slices.ContainsFunc(c.logOrder, func(l *log) bool {
+		return l.topic == topic && l.incarnation == incarnation && l.final != nil && l.final.Start > 0
+	})
 }
 
 // positions compares where r is with what had happened before it was sent.
