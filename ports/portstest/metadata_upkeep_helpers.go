@@ -3,6 +3,7 @@ package portstest
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"slices"
 
@@ -187,15 +188,15 @@ func (m *metadataUnderTest) refusedReplace(c commit.Compaction) {
 // everyExtent reads all extents in pages of limit.
 func (m *metadataUnderTest) everyExtent(limit int) []ports.ExtentRef {
 	m.Helper()
-	all, err := everyExtent(m, limit)
+	all, err := everyExtent(m.Context(), m, limit)
 	m.ok(err)
 	return all
 }
 
-func everyExtent(m *metadataUnderTest, limit int) ([]ports.ExtentRef, error) {
+func everyExtent(ctx context.Context, s ports.Inspection, limit int) ([]ports.ExtentRef, error) {
 	var all []ports.ExtentRef
 	for after := ports.FirstExtent; ; after = ports.PlaceOf(all[len(all)-1].Extent) {
-		page, err := m.Extents(m.Context(), after, limit)
+		page, err := s.Extents(ctx, after, limit)
 		if err != nil {
 			return nil, err
 		}
@@ -223,7 +224,7 @@ func (m *metadataUnderTest) everySegment(limit int) []ports.SegmentRow {
 // extents follow each other, and those of a topic fill its partitions.
 func (m *metadataUnderTest) consistent() {
 	m.Helper()
-	extents, err := everyExtent(m, ports.MaxUpkeep)
+	extents, err := everyExtent(m.Context(), m, ports.MaxUpkeep)
 	if errors.Is(err, domain.ErrClosed) {
 		return
 	}
