@@ -299,11 +299,11 @@ func (s *side) collect(ctx context.Context, c command) (any, error) {
 }
 
 // replace puts what a plan finds into a segment of its own, or does again what
-// an earlier call did, which may have another answer due to a new segment.
+// an earlier call did, with the same segment or with another.
 func (s *side) replace(ctx context.Context, c command) (any, error) {
-	if len(s.compactions) > 0 && c.A < 3 {
+	if len(s.compactions) > 0 && c.A < 5 {
 		again := last(s.compactions, c.B%len(s.compactions))
-		if c.A > 0 {
+		if c.A%2 > 0 {
 			return s.Replace(ctx, again)
 		}
 		id, err := s.segment(ctx, 9)
@@ -322,7 +322,7 @@ func (s *side) replace(ctx context.Context, c command) (any, error) {
 		return nil, err
 	}
 	s.compactions = append(s.compactions, made)
-	if c.A == 9 {
+	if c.A > 7 {
 		return nil, nil // only later, when things have changed
 	}
 	return s.Replace(ctx, made)
@@ -372,18 +372,11 @@ func (s *side) inspect(ctx context.Context, c command) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	for after := (domain.SegmentID{}); ; {
-		page, err := s.Segments(ctx, after, c.A)
-		if err != nil {
-			return nil, err
-		}
-		byID = append(byID, page...)
-		if len(page) < c.A {
-			break
-		}
-		after = page[len(page)-1].ID
+	all, err := everySegment(ctx, s, c.A)
+	if err != nil {
+		return nil, err
 	}
-	for _, r := range byID {
+	for _, r := range append(byID, all...) {
 		lines = append(lines, s.shared(fmt.Sprintf("%+v", described(r))))
 	}
 	slices.Sort(lines)
