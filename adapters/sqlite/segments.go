@@ -66,18 +66,19 @@ func (s *Store) Reserve(ctx context.Context, n int) ([]ports.SegmentRef, error) 
 var updateStart = query{"UPDATE partitions SET log_start = ?, bytes = ?, row_crc32c = ? WHERE partition_key = ?"}
 
 // cutOff drops the extents, which are the partition's oldest, and raises its
-// log start.
-func (c *conn) cutOff(pk int64, p commit.Partition, gone []extentRow, start domain.Offset, now int64) error {
+// log start to the offset start.
+func (c *conn) cutOff(pk int64, p *commit.Partition, gone []extentRow, start domain.Offset, now int64) error {
 	if err := c.dropExtents(gone, now); err != nil {
 		return err
 	}
 	p.LogStart, p.Bytes = start, p.Bytes-lengthOf(gone)
-	return c.exec(&updateStart, int64(p.LogStart), p.Bytes, sumOfPartition(p), pk)
+	return c.exec(&updateStart, int64(p.LogStart), p.Bytes, sumOfPartition(*p), pk)
 }
 
-// extentsBelow returns the extents of a partition that end before the offset to.
+// extentsBelow returns the oldest extents of a partition that end before the
+// offset to, at most ports.MaxUpkeep.
 func (c *conn) extentsBelow(topic domain.TopicID, pk int64, to domain.Offset) ([]extentRow, error) {
-	rows, err := c.extentRows(&extentsBetween, topic, pk, int64(0), int64(to), int64(maxOffset))
+	rows, err := c.extentRows(&extentsBetween, topic, pk, int64(0), int64(to), int64(ports.MaxUpkeep))
 	// All that begin before it, and the last of them may hold it.
 	for len(rows) > 0 && rows[len(rows)-1].Last >= to {
 		rows = rows[:len(rows)-1]
@@ -104,11 +105,15 @@ func (s *Store) Trim(ctx context.Context, key commit.PartitionKey, to domain.Off
 			return nil
 		}
 		pk := partitionKey(t.no, key.Partition)
-		gone, err := c.extentsBelow(key.Topic, pk, to)
-		if err != nil {
-			return err
+		for now := s.now().UnixMilli(); ; {
+			gone, err := c.extentsBelow(key.Topic, pk, to)
+			if err == nil {
+				err = c.cutOff(pk, &p, gone, start, now)
+			}
+			if err != nil || len(gone) < ports.MaxUpkeep {
+				return err
+			}
 		}
-		return c.cutOff(pk, p, gone, start, s.now().UnixMilli())
 	})
 	return given(start, err)
 }

@@ -55,7 +55,7 @@ func (c *conn) retain(key commit.PartitionKey, limit int, now int64) (ports.Remo
 	removed := ports.Removed{Extents: len(gone), Bytes: p.Bytes - left, LogStart: p.LogStart, More: len(gone) == limit}
 	if len(gone) > 0 {
 		removed.LogStart = gone[len(gone)-1].Last + 1
-		err = c.cutOff(pk, p, gone, removed.LogStart, now)
+		err = c.cutOff(pk, &p, gone, removed.LogStart, now)
 	}
 	return removed, err
 }
