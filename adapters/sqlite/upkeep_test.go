@@ -245,3 +245,23 @@ func TestPurgeTopics_SweepsWhatProducersSentInSteps(t *testing.T) {
 		}
 	}
 }
+
+func TestTrim_TakesMoreExtentsThanOneStatement(t *testing.T) {
+	s := newTest(t)
+	topic := createTopic(t, s, "orders", 1)
+	const extents = ports.MaxUpkeep + 500
+	fillFast(t, s, topic, extents)
+	key := commit.PartitionKey{Topic: topic.ID}
+	if start := must[domain.Offset](t)(s.Trim(t.Context(), key, extents-3)); start != extents-3 {
+		t.Errorf("trimmed to %d", start)
+	}
+	state := must[[]domain.PartitionState](t)(s.DescribePartitions(t.Context(), topic.ID))[0]
+	if want := (domain.PartitionState{LogStart: extents - 3, HighWatermark: extents, Bytes: 300}); state != want {
+		t.Errorf("partition is %+v, want %+v", state, want)
+	}
+	garbage := must[[]ports.SegmentRef](t)(s.Garbage(t.Context(), 0, domain.SegmentID{}, ports.MaxUpkeep))
+	if len(garbage) != ports.MaxUpkeep {
+		t.Errorf("%d segments are garbage", len(garbage))
+	}
+	checkInvariants(t, s.path)
+}
