@@ -3,6 +3,7 @@
 # make soak   the same with the numbers of a release; hours
 # make bench  figures of this machine beside its limits
 # make build  bin/streamhouse
+# make servers  what tests with real servers need: PostgreSQL installed, an S3 server built
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
@@ -95,6 +96,11 @@ fuzz: bin/report
 .PHONY: benchmarks
 benchmarks: bin/report
 	@$(call gotest,benchmarks,-timeout 10m -run '^$$' -bench . -benchtime 1x ./...)
+
+# What tests with real servers need; quick when it is there. A test that misses it fails or, for the S3 server, builds it.
+.PHONY: servers
+servers: | bin
+	@$(call check,servers,test/e2e/servers/install.sh)
 
 .PHONY: soak
 soak:

@@ -18,6 +18,7 @@ const (
 	whyLocal    = "adapters/local joins sqlite and localfs, and runs the janitor of the folder that it opens"
 	whyCommand  = "the command may import everything but test, the suites and adapters/fault"
 	whyTestRoom = "test/... may import everything but the command, which it sees as a binary"
+	whyServers  = "the servers and the proxies of tests know nothing of the product, so that the tests of any adapter may use them"
 	whyArch     = "test/arch and test/report judge the others and import none of them"
 )
 
@@ -56,6 +57,10 @@ var rooms = []room{
 	{"test/arch", nil, whyArch},
 	{"test/report", nil, whyArch},
 	{"test/sim/...", anything, whyTestRoom},
+	{"test/e2e/servers", nil, whyServers},
+	{"test/e2e/servers/build", []string{"test/e2e/servers"}, whyServers},
+	{"test/e2e/faultproxy", nil, whyServers},
+	{"test/e2e/containers", nil, whyServers},
 	{"test/e2e/...", anything, whyTestRoom},
 }
 
@@ -74,6 +79,8 @@ var (
 	helpersOfTests      = []string{
 		".", "domain/...", "ports/...", "adapters/memory", "adapters/fault", "adapters/codec", "adapters/direct",
 	}
+	// Adapters of servers are tested against real ones, through proxies that fail on purpose.
+	helpersOfAdapterTests = append([]string{"test/e2e/servers", "test/e2e/faultproxy"}, helpersOfTests...)
 )
 
 // A library is a third-party module and the rooms that may use it.
@@ -94,6 +101,7 @@ var libraries = []library{
 	{module: "github.com/fsnotify/fsnotify", rooms: []string{"adapters/sqlite"}, why: "watching the metadata file is SQLite's way of waking readers"},
 	{module: "github.com/aws/aws-sdk-go-v2", rooms: []string{"adapters/s3"}, why: "S3 lives in adapters/s3; the SDK's types cross no port"},
 	{module: "github.com/aws/smithy-go", rooms: []string{"adapters/s3"}, why: "S3 lives in adapters/s3; the SDK's types cross no port"},
+	{module: "github.com/jackc/pgx/v5", rooms: []string{"adapters/postgres", "test/e2e/..."}, why: "SQL for PostgreSQL lives in adapters/postgres, and in the tests that run a server"},
 	{module: "github.com/gofrs/flock", rooms: []string{"adapters/sqlite", "adapters/localfs"}, why: "file locks belong to the stores in files"},
 	{module: "golang.org/x/sys", rooms: []string{"adapters/localfs", "adapters/sqlite", "cmd/streamhouse/...", "test/..."}, tests: true, why: "system calls belong to the stores in files and to the command"},
 	{module: "github.com/spf13/cobra", rooms: []string{"cmd/streamhouse"}, why: "the command line lives in cmd/streamhouse"},

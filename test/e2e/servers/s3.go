@@ -59,7 +59,7 @@ func S3(tb testing.TB) *S3Server {
 }
 
 func newS3() (*S3Server, error) {
-	binary, err := gateway()
+	binary, err := BuildS3()
 	if err != nil {
 		return nil, err
 	}
@@ -77,9 +77,9 @@ func newS3() (*S3Server, error) {
 	return s, nil
 }
 
-// gateway is the path of the gateway's binary, which is built once in each
-// working copy; other test binaries that want it wait.
-func gateway() (string, error) {
+// BuildS3 returns the path of the S3 server's binary. It is built once in each
+// working copy, which takes a minute or two; other test binaries that want it wait.
+func BuildS3() (path string, err error) {
 	root, err := moduleRoot()
 	if err != nil {
 		return "", err
