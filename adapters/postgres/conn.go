@@ -130,12 +130,23 @@ func (d *dialing) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStart
 
 // TraceConnectEnd implements pgx.ConnectTracer.
 func (d *dialing) TraceConnectEnd(_ context.Context, e pgx.TraceConnectEndData) {
+	if e.Err == nil {
+		d.succeed()
+	} else {
+		d.fail()
+	}
+}
+
+func (d *dialing) succeed() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if e.Err == nil {
-		d.fails, d.next = 0, time.Time{}
-		return
-	}
+	d.fails, d.next = 0, time.Time{}
+}
+
+// fail puts the next connection off, further with each failure, and by chance.
+func (d *dialing) fail() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	wait := min(firstRetry<<min(d.fails, 10), lastRetry)
 	d.fails++
 	d.next = time.Now().Add(wait/2 + rand.N(wait))

@@ -20,11 +20,11 @@ const (
 	// undone: what makes the change last, COMMIT or a statement that is a
 	// transaction of its own, was not sent, so the server rolls back.
 	undone
-	// sent: it was sent. What the server answers before it says that the
-	// statement is complete is an abort; anything else leaves the outcome open.
+	// sent: it was sent, the server refused it before it was complete, and the
+	// connection is fine: that is an abort.
 	sent
-	// completed: the server had said that the statement is complete, and then
-	// came an error.
+	// completed: it was sent, and the server said that it is complete before
+	// the error came, or may have said so to a connection that is no more.
 	completed
 )
 

@@ -68,7 +68,7 @@ func (s *Store) once(ctx context.Context, op, statement string, args []any, scan
 		return s.last(ctx, c, func(ctx context.Context) *failed {
 			rows, err := c.Query(ctx, statement, args...)
 			if err != nil {
-				return &failed{sent, err}
+				return &failed{completed, err}
 			}
 			defer rows.Close()
 			for rows.Next() && err == nil {
@@ -76,7 +76,7 @@ func (s *Store) once(ctx context.Context, op, statement string, args []any, scan
 			}
 			rows.Close()
 			switch complete := rows.CommandTag().String() != ""; {
-			case rows.Err() != nil && complete:
+			case rows.Err() != nil && (complete || c.Conn().IsClosed()):
 				return &failed{completed, rows.Err()}
 			case rows.Err() != nil:
 				return &failed{sent, rows.Err()}
