@@ -127,7 +127,6 @@ func (s *S3Server) Start() error {
 		return errors.New("start the S3 server: it is running")
 	}
 	started, err := program{
-		path: s.binary, args: []string{"--port", loopback(s.port), "--keep-alive", "--region", s.Region, "posix", s.folder.join("objects")},
 		path: s.binary, args: []string{"--port", loopback.Addr(s.port), "--region", s.Region, "posix", s.folder.join("objects")},
 		env: []string{"ROOT_ACCESS_KEY=" + s.AccessKey, "ROOT_SECRET_KEY=" + s.SecretKey, "VGW_QUIET=true"},
 		dir: s.folder.path, log: s.log(), orphaned: syscall.SIGKILL,
