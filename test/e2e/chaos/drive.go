@@ -42,11 +42,38 @@ type Counts struct {
 	Sent, Acked, Failed, Unknown, Stored atomic.Int64
 	Read                                 atomic.Int64
 	Opens, FailedOpens                   atomic.Int64
+	// Commits are transactions that were asked for, FailedCommits those that
+	// certainly did nothing, AmbiguousCommits those of unknown outcome.
+	Commits, FailedCommits, AmbiguousCommits atomic.Int64
+	// Retries are batches that producers sent again, Abandoned those they gave
+	// up with their outcome open.
+	Retries, Abandoned atomic.Int64
+}
+
+// Record implements ports.Telemetry.
+func (c *Counts) Record(e ports.Event) {
+	switch e.Kind {
+	case ports.MetadataCommit:
+		c.Commits.Add(1)
+		switch {
+		case e.Err == nil:
+		case ports.KindOf(e.Err) == ports.Ambiguous:
+			c.AmbiguousCommits.Add(1)
+		default:
+			c.FailedCommits.Add(1)
+		}
+	case ports.BatchRetried:
+		c.Retries.Add(1)
+	case ports.BatchAbandoned:
+		c.Abandoned.Add(1)
+	}
 }
 
 func (c *Counts) String() string {
-	return fmt.Sprintf("sent %d, acknowledged %d, stored at an unknown offset %d, not stored %d, unknown %d; read %d; opened %d times, %d attempts to open failed",
-		c.Sent.Load(), c.Acked.Load(), c.Stored.Load(), c.Failed.Load(), c.Unknown.Load(), c.Read.Load(), c.Opens.Load(), c.FailedOpens.Load())
+	return fmt.Sprintf("sent %d, acknowledged %d, stored at an unknown offset %d, not stored %d, unknown %d; read %d; opened %d times, %d attempts to open failed; "+
+		"%d commits, %d failed, %d of unknown outcome; %d batches sent again, %d given up",
+		c.Sent.Load(), c.Acked.Load(), c.Stored.Load(), c.Failed.Load(), c.Unknown.Load(), c.Read.Load(), c.Opens.Load(), c.FailedOpens.Load(),
+		c.Commits.Load(), c.FailedCommits.Load(), c.AmbiguousCommits.Load(), c.Retries.Load(), c.Abandoned.Load())
 }
 
 // Run is a run in progress.

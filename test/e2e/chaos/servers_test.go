@@ -19,6 +19,7 @@ import (
 	"github.com/streamhouse/streamhouse/domain/batch"
 	"github.com/streamhouse/streamhouse/ports"
 	"github.com/streamhouse/streamhouse/test/e2e/chaos"
+	"github.com/streamhouse/streamhouse/test/e2e/faultproxy"
 	"github.com/streamhouse/streamhouse/test/e2e/servers"
 )
 
@@ -36,12 +37,16 @@ type backends struct {
 	postgres *servers.PostgresServer
 	s3       *servers.S3Server
 	bucket   string
+	toServer *faultproxy.Postgres // before postgres
+	toBucket *faultproxy.HTTP     // before s3
 }
 
 func newBackends(t *testing.T) *backends {
 	t.Helper()
 	b := &backends{postgres: servers.Postgres(t), s3: servers.S3(t)}
 	b.bucket = b.s3.NewBucket(t)
+	b.toServer = faultproxy.NewPostgres(t, b.postgres.Addr())
+	b.toBucket = faultproxy.NewHTTP(t, b.s3.Endpoint, *seed)
 	t.Setenv("AWS_ACCESS_KEY_ID", b.s3.AccessKey)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", b.s3.SecretKey)
 	return b
@@ -50,12 +55,12 @@ func newBackends(t *testing.T) *backends {
 // open opens both stores as a process of its own does.
 func (b *backends) open(ctx context.Context) (ports.MetadataStore, ports.SegmentStore, error) {
 	cfg := s3.DefaultConfig(b.bucket)
-	cfg.Endpoint, cfg.Region, cfg.PathStyle, cfg.Prefix = b.s3.Endpoint, b.s3.Region, true, "log"
+	cfg.Endpoint, cfg.Region, cfg.PathStyle, cfg.Prefix = b.toBucket.URL(), b.s3.Region, true, "log"
 	segments, err := s3.Open(ctx, cfg)
 	if err != nil {
 		return nil, nil, err
 	}
-	metadata, err := postgres.Open(ctx, b.postgres.URL(), postgres.Options{})
+	metadata, err := postgres.Open(ctx, servers.URLVia(b.toServer.Addr(), "postgres", "", "postgres"), postgres.Options{})
 	if err != nil {
 		_ = segments.Close() // it holds nothing but idle connections
 		return nil, nil, err
@@ -102,6 +107,9 @@ func TestChaos_PostgresAndS3(t *testing.T) {
 	drained := run.Finish(t)
 	t.Logf("%s", &run.Counts)
 	t.Logf("faults: %s", faults)
+	if faults.total() < int(*duration/time.Second) || run.AmbiguousCommits.Load() == 0 {
+		t.Errorf("only %d faults and %d commits of unknown outcome: this was no chaos", faults.total(), run.AmbiguousCommits.Load())
+	}
 	t.Logf("%s after the last fault every record had its fate", drained.Round(time.Millisecond))
 	if drained > time.Minute {
 		t.Errorf("it took %s to drain, want at most a minute", drained)
@@ -126,21 +134,69 @@ func writeHistory(t *testing.T, run *chaos.Run) {
 	}
 }
 
-// faults counts what was done to the servers.
-type faults struct{ kills, s3Kills int }
-
-func (f faults) String() string {
-	return fmt.Sprintf("Postgres killed %d times, the S3 server %d times", f.kills, f.s3Kills)
+// faults are what was done to the servers, and on the way to them.
+type faults struct {
+	kills, s3Kills, cuts int
+	postgres             faultproxy.Counts
+	s3                   map[string]int
 }
 
-// torment makes the servers fail for d, and heals them.
+func (f faults) String() string {
+	return fmt.Sprintf("Postgres killed %d times, the S3 server %d times; all connections to Postgres cut %d times, %d statements cut off before they ran, %d answers lost after; S3: %v",
+		f.kills, f.s3Kills, f.cuts, f.postgres.CutBefore, f.postgres.Lost, f.s3)
+}
+
+// total is the number of faults.
+func (f faults) total() int {
+	n := f.kills + f.s3Kills + f.cuts + f.postgres.CutBefore + f.postgres.Lost
+	for _, times := range f.s3 {
+		n += times
+	}
+	return n
+}
+
+// chances are how often a request or statement meets each fault.
+const (
+	chanceS3       = 0.01
+	chancePostgres = 0.004
+)
+
+// spoil makes requests and statements fail at random.
+func (b *backends) spoil(random *rand.Rand) {
+	for _, f := range []faultproxy.Fault{
+		faultproxy.Answer(503), faultproxy.Answer(500), faultproxy.Answer(429), faultproxy.AnswerAfter(500), faultproxy.AnswerAfter(503),
+		faultproxy.Reset(), faultproxy.ResetAfter(), faultproxy.Delay(300 * time.Millisecond), faultproxy.DelayAfter(300 * time.Millisecond),
+	} {
+		b.toBucket.Inject(faultproxy.Rule{Method: "PUT", Chance: chanceS3, Fault: f})
+	}
+	for _, f := range []faultproxy.Fault{faultproxy.Answer(503), faultproxy.Answer(500), faultproxy.Reset(), faultproxy.Truncate(10)} {
+		b.toBucket.Inject(faultproxy.Rule{Method: "GET", Chance: chanceS3, Fault: f})
+	}
+	b.toServer.Intercept(func(m faultproxy.Message) faultproxy.Action { // one at a time
+		if !m.Runs() {
+			return faultproxy.Pass
+		}
+		switch x := random.Float64(); {
+		case x < chancePostgres:
+			return faultproxy.LoseReply
+		case x < 2*chancePostgres:
+			return faultproxy.CutBefore
+		}
+		return faultproxy.Pass
+	})
+}
+
+// torment makes the servers and the ways to them fail for d, and heals them.
 func (b *backends) torment(t *testing.T, d time.Duration) faults {
 	t.Helper()
 	random := rand.New(rand.NewPCG(*seed, 99))
+	b.spoil(rand.New(rand.NewPCG(*seed, 98)))
 	var f faults
-	end := time.Now().Add(d)
-	for time.Now().Before(end) {
-		rest(min(killEvery/2+rand.N(killEvery), time.Until(end)))
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		rest(killEvery/2 + time.Duration(random.Int64N(int64(killEvery/2))))
+		b.toServer.Cut()
+		f.cuts++
+		rest(killEvery / 4)
 		must(t, b.postgres.Kill9())
 		f.kills++
 		if random.IntN(3) == 0 {
@@ -152,6 +208,9 @@ func (b *backends) torment(t *testing.T, d time.Duration) faults {
 		rest(time.Duration(random.Int64N(int64(300 * time.Millisecond))))
 		must(t, b.postgres.Start())
 	}
+	b.toBucket.Clear()
+	b.toServer.Intercept(nil)
+	f.postgres, f.s3 = b.toServer.Counts(), b.toBucket.Faults()
 	return f
 }
 

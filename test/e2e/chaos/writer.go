@@ -44,7 +44,7 @@ func (w *writer) live(p *pair) (again bool) {
 	session := fmt.Sprintf("%s.%d", w.name, w.generation)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	producer, err := streamhouse.NewProducerBuilder().Cluster(p).RequestTimeout(10 * time.Second).Build(ctx)
+	producer, err := streamhouse.NewProducerBuilder().Cluster(p).Telemetry(&w.run.Counts).RequestTimeout(10 * time.Second).Build(ctx)
 	if err != nil {
 		w.run.FailedOpens.Add(1)
 		return sleep(w.run.stopWriting, 100*time.Millisecond)
