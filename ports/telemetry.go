@@ -27,6 +27,13 @@ const (
 	BatchAbandoned
 	// Fetched: a fetch ended. Bytes is what it read, Count its ranged reads.
 	Fetched
+	// RetentionPass, CollectionPass, SweepPass, CompactionPass: a janitor's loop
+	// has gone round once. Count is what it removed (extents; objects; objects; extents replaced), Bytes
+	// how much that was. One with Err has done what it could.
+	RetentionPass
+	CollectionPass
+	SweepPass
+	CompactionPass
 	// CorruptionFound: bytes in the store are not what was written.
 	CorruptionFound
 

@@ -118,6 +118,11 @@ type Inspection interface {
 	// order.
 	Segments(ctx context.Context, after domain.SegmentID, limit int) ([]SegmentRow, error)
 
+	// RetentionDue returns up to limit partitions after the given one, in order
+	// of topic id and partition, from which Retain would remove something now. It costs by the
+	// partitions there are, not by their extents.
+	RetentionDue(ctx context.Context, after commit.PartitionKey, limit int) ([]commit.PartitionKey, error)
+
 	// SegmentsByID returns the rows of those ids that have one, in no
 	// particular order. At most MaxUpkeep ids; none is no error.
 	SegmentsByID(ctx context.Context, ids []domain.SegmentID) ([]SegmentRow, error)
@@ -129,6 +134,9 @@ type ExtentPlace struct {
 	commit.PartitionKey
 	Base domain.Offset
 }
+
+// FirstPartition stands before all partitions.
+var FirstPartition = commit.PartitionKey{Partition: -1}
 
 // FirstExtent stands before all extents.
 var FirstExtent = ExtentPlace{Base: -1}

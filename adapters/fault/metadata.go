@@ -204,6 +204,12 @@ func (m *metadata) Segments(ctx context.Context, after domain.SegmentID, limit i
 	})
 }
 
+func (m *metadata) RetentionDue(ctx context.Context, after commit.PartitionKey, limit int) ([]commit.PartitionKey, error) {
+	return intercept(ctx, m.intercept, query("RetentionDue", partition(after)), nil, func(ctx context.Context) ([]commit.PartitionKey, error) {
+		return m.MetadataStore.RetentionDue(ctx, after, limit)
+	})
+}
+
 func (m *metadata) SegmentsByID(ctx context.Context, ids []domain.SegmentID) ([]ports.SegmentRow, error) {
 	detach := func() { ids = slices.Clone(ids) }
 	return intercept(ctx, m.intercept, query("SegmentsByID", strconv.Itoa(len(ids))), detach, func(ctx context.Context) ([]ports.SegmentRow, error) {

@@ -251,6 +251,26 @@ func (m *Metadata) Segments(ctx context.Context, after domain.SegmentID, limit i
 	return m.rowsOf(m.segmentIDs(after, limit, func(*segmentRow) bool { return true })), nil
 }
 
+// RetentionDue implements ports.Inspection.
+func (m *Metadata) RetentionDue(ctx context.Context, after commit.PartitionKey, limit int) ([]commit.PartitionKey, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := m.upkeep(ctx, "find partitions that retention is due for", limit); err != nil {
+		return nil, err
+	}
+	due, now := []commit.PartitionKey{}, time.Now().UnixMilli()
+	for _, key := range m.extentKeys() {
+		t, all := m.topics[key.Topic], m.extents[key]
+		if t == nil || len(all) == 0 || ComparePartitions(key, after) <= 0 {
+			continue
+		}
+		if n, _ := commit.Retained(t.Retention, all[:1], m.rows.Partitions[key].Bytes, now); n > 0 {
+			due = append(due, key)
+		}
+	}
+	return due[:min(len(due), limit)], nil
+}
+
 // SegmentsByID implements ports.Inspection.
 func (m *Metadata) SegmentsByID(ctx context.Context, ids []domain.SegmentID) ([]ports.SegmentRow, error) {
 	m.mu.RLock()

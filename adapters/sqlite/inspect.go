@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/commit"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -66,6 +67,57 @@ func placeIn(topic domain.TopicID, no int64, after ports.ExtentPlace) (from, bas
 		return last, maxOffset, last
 	}
 	return partitionKey(no, after.Partition), int64(after.Base), last
+}
+
+var (
+	keptTopics = query{topicColumns + `WHERE (retention_ns > 0 OR retention_bytes > 0) AND topic_id >= ? ORDER BY topic_id`}
+	// The oldest extent of each partition with the keys ?1 to ?2.
+	oldestExtents = query{`SELECT p.partition_key, p.bytes, e.length, e.committed_at FROM partitions AS p JOIN extents AS e
+		ON e.partition_key = p.partition_key
+		AND e.base_offset = (SELECT min(base_offset) FROM extents WHERE partition_key = p.partition_key)
+		WHERE p.partition_key BETWEEN ?1 AND ?2 ORDER BY p.partition_key`}
+)
+
+// RetentionDue implements ports.Inspection.
+func (s *Store) RetentionDue(ctx context.Context, after commit.PartitionKey, limit int) ([]commit.PartitionKey, error) {
+	var due []commit.PartitionKey
+	err := s.inspect(ctx, "find partitions that retention is due for", limit, func(c *conn) error {
+		due = []commit.PartitionKey{}
+		return c.query(&keptTopics, func(r *row) error {
+			t := scanTopic(r)
+			if r.err != nil {
+				return r.err
+			}
+			if err := c.retentionDue(t, after, s.now().UnixMilli(), limit, &due); err != nil {
+				return err
+			}
+			if len(due) == limit {
+				return errStop
+			}
+			return nil
+		}, after.Topic[:])
+	})
+	return given(due, err)
+}
+
+// retentionDue appends the partitions of t behind the one after, up to limit in
+// all.
+func (c *conn) retentionDue(t topicRow, after commit.PartitionKey, now int64, limit int, due *[]commit.PartitionKey) error {
+	first, last := t.keys()
+	from := first
+	if t.ID == after.Topic && after.Partition >= 0 {
+		from = partitionKey(t.no, min(after.Partition, domain.MaxPartitions-1)) + 1
+	}
+	return c.query(&oldestExtents, func(r *row) error {
+		oldest := []commit.Extent{{Length: r.int(2), CommittedAt: r.int(3)}}
+		if n, _ := commit.Retained(t.Retention, oldest, r.int(1), now); n > 0 {
+			*due = append(*due, commit.PartitionKey{Topic: t.ID, Partition: domain.PartitionID(r.int(0) - first)})
+		}
+		if len(*due) == limit {
+			return errStop
+		}
+		return nil
+	}, from, last)
 }
 
 func scanSegment(r *row) ports.SegmentRow {

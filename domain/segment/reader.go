@@ -159,17 +159,28 @@ func (s *Segment) verifyExtent(e Extent) error {
 	return nil
 }
 
+// ParseHeader reads whose segment an object is from its first HeaderSize bytes.
+// They have no checksum of their own: Open tells whether the rest agrees. Every error is a
+// *domain.CorruptError.
+func ParseHeader(b []byte) (cluster domain.ClusterID, id domain.SegmentID, err error) {
+	if len(b) < HeaderSize || string(b[:len(headerMagic)]) != headerMagic {
+		return cluster, id, corrupt(id, "not a segment: %d bytes without its header", len(b))
+	}
+	copy(cluster[:], b[atCluster:])
+	copy(id[:], b[atSegment:])
+	if v := binary.BigEndian.Uint32(b[atVersion:]); v != Version {
+		return cluster, id, corrupt(id, "format version %d, this program reads version %d only: a newer program may have written it", v, Version)
+	}
+	return cluster, id, nil
+}
+
 // openHeader checks size, header and trailer magic.
 func openHeader(object []byte) (*Segment, error) {
-	if len(object) < HeaderSize || string(object[:len(headerMagic)]) != headerMagic {
-		return nil, corrupt(domain.SegmentID{}, "not a segment: %d bytes without its header", len(object))
+	cluster, id, err := ParseHeader(object)
+	if err != nil {
+		return nil, err
 	}
-	s := &Segment{object: object}
-	copy(s.Cluster[:], object[atCluster:])
-	copy(s.ID[:], object[atSegment:])
-	if v := binary.BigEndian.Uint32(object[atVersion:]); v != Version {
-		return nil, corrupt(s.ID, "format version %d, this program reads version %d only: a newer program may have written it", v, Version)
-	}
+	s := &Segment{object: object, Cluster: cluster, ID: id}
 	if len(object) < int(Size(0, 0)) {
 		return nil, corrupt(s.ID, "truncated: %d bytes, the shortest segment has %d", len(object), Size(0, 0))
 	}

@@ -3,6 +3,7 @@ package portstest
 import (
 	"errors"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/streamhouse/streamhouse/domain"
@@ -22,6 +23,7 @@ var retainCases = []metadataCase{
 	{"retention goes on where a trim stopped", retainAfterTrim},
 	{"an unknown topic or partition is refused", retainNowhere},
 	{"a limit out of range is refused", upkeepLimits},
+	{"partitions that retention is due for are found page by page", retentionDuePages},
 }
 
 // retainTimeCases need time to pass.
@@ -294,4 +296,55 @@ func retainAgeOfCompacted(m *metadataUnderTest) {
 	m.keepFor(key, domain.Retention{Age: 90 * time.Minute})
 	m.retain(key, 10, ports.Removed{Extents: 1, Bytes: 200, LogStart: 4})
 	m.extents(key, run{4, 5})
+}
+
+// retentionDuePages has two topics with too much in some partitions, one without
+// a retention, and a deleted one.
+func retentionDuePages(m *metadataUnderTest) {
+	var want []commit.PartitionKey
+	for _, name := range []string{"a", "b", "kept", "gone"} {
+		t := m.topic(name, 4)
+		for range 3 {
+			m.append(plain(at(t, 0), 1), plain(at(t, 2), 1), plain(at(t, 3), 1))
+		}
+		if name == "kept" {
+			continue
+		}
+		m.trim(at(t, 2), 3, 3)
+		m.keepBytes(at(t, 0), 2*batchLength)
+		if name == "gone" {
+			m.delete(t.ID)
+			continue
+		}
+		want = append(want, at(t, 0), at(t, 3))
+	}
+	slices.SortFunc(want, func(a, b commit.PartitionKey) int {
+		return comparePlaces(ports.ExtentPlace{PartitionKey: a}, ports.ExtentPlace{PartitionKey: b})
+	})
+	for _, limit := range []int{1, 2, 3, 100} {
+		var got []commit.PartitionKey
+		for after := ports.FirstPartition; ; {
+			page, err := m.RetentionDue(m.Context(), after, limit)
+			m.ok(err)
+			if got = append(got, page...); len(page) < limit {
+				break
+			}
+			after = page[len(page)-1]
+		}
+		if !slices.Equal(got, want) {
+			m.Fatalf("pages of %d give %v, want %v", limit, got, want)
+		}
+	}
+	for _, key := range want {
+		m.retain(key, 10, ports.Removed{Extents: 1, Bytes: batchLength, LogStart: 1})
+	}
+	due, err := m.RetentionDue(m.Context(), ports.FirstPartition, 10)
+	m.ok(err)
+	if len(due) != 0 {
+		m.Fatalf("after it %v are due", due)
+	}
+	for _, limit := range badLimits {
+		_, err := m.RetentionDue(m.Context(), ports.FirstPartition, limit)
+		m.definite(err)
+	}
 }
