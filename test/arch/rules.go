@@ -66,7 +66,7 @@ var rooms = []room{
 	{"test/e2e/servers", []string{"test/e2e/loopback"}, whyServers},
 	{"test/e2e/servers/build", []string{"test/e2e/servers"}, whyServers},
 	{"test/e2e/faultproxy", []string{"test/e2e/loopback", "test/e2e/servers"}, whyServers},
-	{"test/e2e/containers", nil, whyServers},
+	{"test/e2e/containers", []string{"test/e2e/servers"}, whyServers},
 	{"test/e2e/...", anything, whyTestRoom},
 }
 
@@ -118,6 +118,7 @@ var libraries = []library{
 	{module: "github.com/knadh/koanf", rooms: []string{"cmd/streamhouse/settings"}, why: "files and environment are read in cmd/streamhouse/settings"},
 	{module: "go.uber.org/fx", rooms: []string{"cmd/streamhouse/wiring"}, why: "only cmd/streamhouse/wiring knows the container; the library is built by hand"},
 	{module: "github.com/hanwen/go-fuse/v2", rooms: []string{"test/e2e/powerloss/..."}, why: "the disk that loses power is a test's"},
+	{module: "github.com/testcontainers/testcontainers-go", rooms: []string{"test/e2e/containers"}, why: "containers are started in test/e2e/containers"},
 	{module: "github.com/twmb/franz-go/pkg/kmsg", tests: true, why: "franz-go is an oracle of tests, never a part of the product"},
 	{module: "go.uber.org/goleak", tests: true, why: "testing libraries stay out of production code"},
 	{module: "pgregory.net/rapid", tests: true, why: "testing libraries stay out of production code"},
