@@ -57,9 +57,10 @@ var rooms = []room{
 	{"test/arch", nil, whyArch},
 	{"test/report", nil, whyArch},
 	{"test/sim/...", anything, whyTestRoom},
-	{"test/e2e/servers", nil, whyServers},
+	{"test/e2e/loopback", nil, whyServers},
+	{"test/e2e/servers", []string{"test/e2e/loopback"}, whyServers},
 	{"test/e2e/servers/build", []string{"test/e2e/servers"}, whyServers},
-	{"test/e2e/faultproxy", nil, whyServers},
+	{"test/e2e/faultproxy", []string{"test/e2e/loopback", "test/e2e/servers"}, whyServers},
 	{"test/e2e/containers", nil, whyServers},
 	{"test/e2e/...", anything, whyTestRoom},
 }

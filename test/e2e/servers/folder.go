@@ -1,15 +1,14 @@
 package servers
 
 import (
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/streamhouse/streamhouse/test/e2e/loopback"
 )
 
 // folderPrefix begins the names of all folders of servers.
@@ -73,35 +72,18 @@ func sweep() {
 	}
 }
 
-// Ports are taken from below those that the kernel gives to outgoing
-// connections, so that a server that is down for a moment finds its port free.
-const (
-	firstPort = 15_000
-	lastPort  = 32_000
-)
-
-// freePort is a loopback port that was free a moment ago.
-func freePort() int {
-	for {
-		port := firstPort + rand.IntN(lastPort-firstPort)
-		listener, err := net.Listen("tcp", loopback(port))
-		if err == nil {
-			_ = listener.Close()
-			return port
-		}
-	}
-}
-
 // startFirst starts a new server on a free port, and on another if somebody
 // was faster, which the server then says in its log by the word taken.
 func startFirst(start func() error, moveTo func(port int), log, taken string) error {
 	for try := 1; ; try++ {
-		moveTo(freePort())
-		err := start()
+		port, err := loopback.FreePort()
+		if err != nil {
+			return err
+		}
+		moveTo(port)
+		err = start()
 		if err == nil || try == startTries || !strings.Contains(tail(log), taken) {
 			return err
 		}
 	}
 }
-
-func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/streamhouse/streamhouse/test/e2e/loopback"
 )
 
 // superuser is who owns a server. It needs no password; all other roles do.
@@ -210,7 +212,7 @@ func (s *PostgresServer) remove() error {
 func (s *PostgresServer) moveTo(port int) { s.port = port }
 
 // Addr is the server's host and port.
-func (s *PostgresServer) Addr() string { return loopback(s.port) }
+func (s *PostgresServer) Addr() string { return loopback.Addr(s.port) }
 
 // URL is the superuser's way to the database postgres.
 func (s *PostgresServer) URL() string { return s.URLFor(superuser, "", "postgres") }

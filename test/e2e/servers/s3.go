@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/streamhouse/streamhouse/test/e2e/loopback"
 )
 
 // The gateway, its version and where its binary is in the module.
@@ -116,7 +118,7 @@ func BuildS3() (path string, err error) {
 func (s *S3Server) log() string { return s.folder.join("server.log") }
 
 func (s *S3Server) moveTo(port int) {
-	s.port, s.Endpoint = port, "http://"+loopback(port)
+	s.port, s.Endpoint = port, "http://"+loopback.Addr(port)
 }
 
 // Start starts a server that is down and returns once it answers.
@@ -125,7 +127,7 @@ func (s *S3Server) Start() error {
 		return errors.New("start the S3 server: it is running")
 	}
 	started, err := program{
-		path: s.binary, args: []string{"--port", loopback(s.port), "--region", s.Region, "posix", s.folder.join("objects")},
+		path: s.binary, args: []string{"--port", loopback.Addr(s.port), "--region", s.Region, "posix", s.folder.join("objects")},
 		env: []string{"ROOT_ACCESS_KEY=" + s.AccessKey, "ROOT_SECRET_KEY=" + s.SecretKey, "VGW_QUIET=true"},
 		dir: s.folder.path, log: s.log(), orphaned: syscall.SIGKILL,
 	}.start()
