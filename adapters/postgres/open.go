@@ -65,7 +65,7 @@ func open(ctx context.Context, t *target) (*Store, error) {
 	if s.pool, err = pgxpool.NewWithConfig(ctx, t.pool); err != nil {
 		return nil, err
 	}
-	s.notify.send = s.sendNotification
+	s.notify = newNotifier(s.sendNotification)
 	s.wakes.watch = func(done <-chan struct{}) { s.listen(done, t.pool.ConnConfig) }
 	return s, nil
 }

@@ -117,7 +117,7 @@ func TestSubscribe_CostsNothingWhileNothingHappens(t *testing.T) {
 
 func TestNotifier_TellsManyCommitsAtOnce(t *testing.T) {
 	var sent atomic.Int64
-	n := notifier{send: func(context.Context) error { sent.Add(1); return nil }}
+	n := newNotifier(func(context.Context) error { sent.Add(1); return nil })
 	began := time.Now()
 	for time.Since(began) < 100*time.Millisecond {
 		n.kick()
@@ -128,7 +128,6 @@ func TestNotifier_TellsManyCommitsAtOnce(t *testing.T) {
 		t.Errorf("%d notifications, want 1 to %d", got, most)
 	}
 	n.kick()
-	n.close()
 	if got := sent.Load(); got > most {
 		t.Error("it notifies after it was closed")
 	}
@@ -136,7 +135,7 @@ func TestNotifier_TellsManyCommitsAtOnce(t *testing.T) {
 
 func TestNotifier_TriesAgainAFewTimes(t *testing.T) {
 	var sent atomic.Int64
-	n := notifier{send: func(context.Context) error { sent.Add(1); return context.DeadlineExceeded }}
+	n := newNotifier(func(context.Context) error { sent.Add(1); return context.DeadlineExceeded })
 	n.kick()
 	eventually(t, func() bool { return sent.Load() >= 3 })
 	n.close()

@@ -49,6 +49,7 @@ var rooms = []room{
 	{"adapters/local", []string{"domain/...", "ports", "adapters/sqlite", "adapters/localfs", "app/janitor"}, whyLocal},
 	{"adapters/localfs", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/memory", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/postgres", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/s3", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/sqlite", []string{"domain/...", "ports"}, whyAdapter},
 
@@ -98,7 +99,7 @@ var libraries = []library{
 	{module: "github.com/dchest/siphash", rooms: []string{"domain"}, why: "the hash of keys is a word of the domain"},
 	{module: "github.com/pierrec/lz4/v4", rooms: []string{"adapters/codec"}, why: "compression lives in adapters/codec"},
 	{module: "modernc.org/sqlite", rooms: []string{"adapters/sqlite"}, why: "SQL lives in adapters/sqlite; its driver's types cross no port"},
-	{module: "github.com/pressly/goose/v3", rooms: []string{"adapters/sqlite"}, why: "migrations belong to the store they migrate"},
+	{module: "github.com/pressly/goose/v3", rooms: []string{"adapters/sqlite", "adapters/postgres"}, why: "migrations belong to the store they migrate"},
 	{module: "github.com/fsnotify/fsnotify", rooms: []string{"adapters/sqlite"}, why: "watching the metadata file is SQLite's way of waking readers"},
 	{module: "github.com/aws/aws-sdk-go-v2", rooms: []string{"adapters/s3"}, why: "S3 lives in adapters/s3; the SDK's types cross no port"},
 	{module: "github.com/aws/smithy-go", rooms: []string{"adapters/s3"}, why: "S3 lives in adapters/s3; the SDK's types cross no port"},
