@@ -353,10 +353,6 @@ func (s *side) answer(ctx context.Context, c command) string {
 
 func (s *side) shared(text string) string { return strings.NewReplacer(s.names...).Replace(text) }
 
-// stopClock makes the store's clock a row of a table.
-const stopClock = `CREATE TABLE test_clock AS SELECT 0::bigint AS at;
-	CREATE OR REPLACE FUNCTION now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS 'SELECT at FROM test_clock'`
-
 const forgetAll = "TRUNCATE topics, partitions, segments, extents, producers, producer_partitions RESTART IDENTITY"
 
 // difference runs the commands on a store in memory and on those in PostgreSQL,

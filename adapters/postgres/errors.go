@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
@@ -152,11 +151,6 @@ func (e serverError) Error() string {
 }
 
 func (e serverError) Unwrap() error { return e.PgError }
-
-// ended reports that err is the end of a context.
-func ended(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}
 
 // stop makes every later call fail.
 func (s *Store) stop(cause error) { s.stopped.CompareAndSwap(nil, &cause) }

@@ -7,7 +7,7 @@ import (
 )
 
 // texts runs a query of one column of text.
-func texts(t testing.TB, c *pgx.Conn, statement string, args ...any) (all []string, err error) {
+func texts(t testing.TB, c queryer, statement string, args ...any) (all []string, err error) {
 	err = query(t.Context(), c, statement, func(r pgx.Rows) error {
 		var s string
 		err := r.Scan(&s)

@@ -24,12 +24,17 @@ const (
 // goroutine runs while there is something to tell.
 type notifier struct {
 	send func(context.Context) error
+	stop chan struct{} // closed by close
 
 	mu      sync.Mutex // guards all below
 	due     bool
 	running bool
 	closed  bool
 	group   sync.WaitGroup
+}
+
+func newNotifier(send func(context.Context) error) *notifier {
+	return &notifier{send: send, stop: make(chan struct{})}
 }
 
 // kick has the other processes told that there is something new. It does not
@@ -63,7 +68,12 @@ func (n *notifier) run() {
 		} else {
 			failures = 0
 		}
-		time.Sleep(wait)
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-n.stop:
+			timer.Stop()
+		}
 	}
 }
 
@@ -76,11 +86,12 @@ func (n *notifier) take() bool {
 	return due
 }
 
-// close lets what is due be told once, and waits for it.
+// close lets what is due be told once, and waits for it. It is called once.
 func (n *notifier) close() {
 	n.mu.Lock()
 	n.closed = true
 	n.mu.Unlock()
+	close(n.stop)
 	n.group.Wait()
 }
 

@@ -65,7 +65,7 @@ func open(ctx context.Context, t *target) (*Store, error) {
 	if s.pool, err = pgxpool.NewWithConfig(ctx, t.pool); err != nil {
 		return nil, err
 	}
-	s.notify.send = s.sendNotification
+	s.notify = newNotifier(s.sendNotification)
 	s.wakes.watch = func(done <-chan struct{}) { s.listen(done, t.pool.ConnConfig) }
 	return s, nil
 }
@@ -139,7 +139,7 @@ const needs = `SELECT n.what FROM (VALUES
 	) AS t(name, privilege), LATERAL (SELECT t.privilege || ' on ' || t.name AS what) AS n
 	WHERE NOT has_table_privilege(quote_ident(current_schema()) || '.' || t.name, t.privilege)
 	UNION ALL SELECT 'EXECUTE on function ' || p.proname FROM pg_proc AS p
-	WHERE p.pronamespace = current_schema()::regnamespace AND NOT has_function_privilege(p.oid, 'EXECUTE')`
+	WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND NOT has_function_privilege(p.oid, 'EXECUTE')`
 
 // permitted refuses a database user that lacks a privilege that would be missed
 // later.

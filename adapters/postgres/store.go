@@ -35,7 +35,7 @@ type Store struct {
 	closing sync.Once
 
 	wakes  subscriptions
-	notify notifier
+	notify *notifier
 }
 
 var _ ports.MetadataStore = (*Store)(nil)

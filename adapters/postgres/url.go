@@ -18,6 +18,7 @@ import (
 const (
 	defaultSchema   = "streamhouse"
 	defaultMaxConns = 8
+	maxMaxConns     = 10_000
 	defaultConnect  = 5 * time.Second
 )
 
@@ -116,6 +117,11 @@ func (t *target) take(query url.Values) error {
 	if !schemaName.MatchString(t.schema) || strings.HasPrefix(t.schema, "pg_") {
 		return &domain.ConfigError{Field: "schema", Value: fmt.Sprintf("%.80q", t.schema),
 			Want: "1 to 63 of A-Z a-z 0-9 _ -, beginning with a letter or _, and not with pg_"}
+	}
+	if size := query.Get("pool_max_conns"); query.Has("pool_max_conns") {
+		if n, err := strconv.Atoi(size); err != nil || n < 1 || n > maxMaxConns {
+			return &domain.ConfigError{Field: "pool_max_conns", Value: fmt.Sprintf("%.80q", size), Want: fmt.Sprintf("1 to %d", maxMaxConns)}
+		}
 	}
 	for name, field := range t.options.unsafeParameters() {
 		if !query.Has(name) {
