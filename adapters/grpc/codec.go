@@ -1,0 +1,99 @@
+package grpc
+
+import (
+	"google.golang.org/grpc/encoding"
+	protocodec "google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/streamhouse/streamhouse/adapters/grpc/agentv1"
+	"github.com/streamhouse/streamhouse/ports"
+)
+
+// codec is protobuf on the wire. It knows the messages of wire.go; all others are
+// left to the codec of gRPC.
+type codec struct{ encoding.CodecV2 }
+
+func newCodec() encoding.CodecV2 { return codec{encoding.GetCodecV2(protocodec.Name)} }
+
+// frame is a message that is encoded already.
+type frame struct{ buffer mem.Buffer }
+
+// fetched is agentv1.FetchResponse as a client reads it.
+type fetched struct{ partitions []ports.FetchedPartition }
+
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	switch m := v.(type) {
+	case *frame:
+		return mem.BufferSlice{m.buffer}, nil
+	case *produceResponse:
+		b, err := m.append(nil)
+		return mem.BufferSlice{mem.SliceBuffer(b)}, err
+	case *agentv1.FetchResponse:
+		return marshalFetched(m)
+	}
+	return c.CodecV2.Marshal(v)
+}
+
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	switch m := v.(type) {
+	case *produceRequest:
+		return m.unmarshal(data.Materialize())
+	case *produceResponse:
+		return m.unmarshal(data.Materialize())
+	case *fetched:
+		var err error
+		m.partitions, err = unmarshalFetched(data.Materialize())
+		return err
+	}
+	return c.CodecV2.Unmarshal(data, v)
+}
+
+// newFrame encodes r. Its batches' bytes are not used afterwards.
+func newFrame(r *produceRequest) *frame {
+	size := requestOverhead + 11*len(r.cancels)
+	for _, b := range r.batches {
+		size += batchSize(b)
+	}
+	if mem.IsBelowBufferPoolingThreshold(size) {
+		return &frame{mem.SliceBuffer(r.append(make([]byte, 0, size)))}
+	}
+	pool := mem.DefaultBufferPool()
+	buf := pool.Get(size)
+	*buf = r.append((*buf)[:0])
+	return &frame{mem.NewBuffer(buf, pool)}
+}
+
+// marshalFetched writes m without copying its batches.
+func marshalFetched(m *agentv1.FetchResponse) (mem.BufferSlice, error) {
+	var out mem.BufferSlice
+	var small []byte
+	for _, p := range m.GetPartitions() {
+		var detail []byte
+		size := sizeVarint(uint64(p.GetLogStart())) + sizeVarint(uint64(p.GetHighWatermark()))
+		if p.GetError() != nil {
+			var err error
+			if detail, err = proto.Marshal(p.GetError()); err != nil {
+				return nil, err
+			}
+			size += 1 + protowire.SizeBytes(len(detail))
+		}
+		if n := len(p.GetBatches()); n > 0 {
+			size += 1 + protowire.SizeBytes(n)
+		}
+		small = protowire.AppendVarint(protowire.AppendTag(small, fieldFetched, protowire.BytesType), uint64(size))
+		small = appendVarint(small, fieldFetchedStart, uint64(p.GetLogStart()))
+		small = appendVarint(small, fieldFetchedHigh, uint64(p.GetHighWatermark()))
+		if p.GetError() != nil {
+			small = protowire.AppendBytes(protowire.AppendTag(small, fieldFetchedError, protowire.BytesType), detail)
+		}
+		if b := p.GetBatches(); len(b) > 0 {
+			small = protowire.AppendTag(small, fieldFetchedBatches, protowire.BytesType)
+			small = protowire.AppendVarint(small, uint64(len(b)))
+			out = append(out, mem.SliceBuffer(small), mem.SliceBuffer(b))
+			small = nil
+		}
+	}
+	return append(out, mem.SliceBuffer(small)), nil
+}

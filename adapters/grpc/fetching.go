@@ -1,0 +1,159 @@
+package grpc
+
+import (
+	"context"
+	"time"
+
+	"github.com/streamhouse/streamhouse/adapters/grpc/agentv1"
+	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/batch"
+	"github.com/streamhouse/streamhouse/ports"
+)
+
+// logService serves records.
+type logService struct {
+	agentv1.UnimplementedLogServiceServer
+	s *Server
+}
+
+const (
+	// maxPositions bounds the partitions of one Fetch.
+	maxPositions = 10_000
+	// waitBytes is what a Fetch that found nothing asks for while it waits: it
+	// books no more, and what there is more comes with the next.
+	waitBytes = 64 << 10
+	// deadlineMargin is how long before its deadline a waiting Fetch is answered.
+	deadlineMargin = 200 * time.Millisecond
+)
+
+// Fetch reads what there is; if there is nothing it waits, with little memory
+// booked for it.
+func (l *logService) Fetch(ctx context.Context, r *agentv1.FetchRequest) (*agentv1.FetchResponse, error) {
+	cfg := &l.s.cfg
+	if len(r.GetPositions()) > maxPositions || r.GetMaxBytes() < 0 {
+		return nil, invalid("a fetch of %d partitions and %d bytes", len(r.GetPositions()), r.GetMaxBytes())
+	}
+	f := &serverFetch{s: l.s, out: make([]*agentv1.FetchedPartition, len(r.GetPositions()))}
+	if err := f.read(ctx, r); err != nil {
+		return nil, err
+	}
+	maxBytes := min(r.GetMaxBytes(), cfg.FetchBytes)
+	if err := f.fetch(ctx, ports.FetchRequest{Partitions: f.positions, MaxBytes: maxBytes}); err != nil {
+		return nil, err
+	}
+	wait := min(time.Duration(r.GetMaxWaitMs())*time.Millisecond, cfg.FetchMaxWait)
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline)-deadlineMargin)
+	}
+	if f.found || wait <= 0 || maxBytes == 0 || len(f.positions) == 0 {
+		return f.answer(), nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(l.s.draining, cancel)()
+	err := f.fetch(ctx, ports.FetchRequest{Partitions: f.positions, MaxBytes: min(maxBytes, waitBytes), MaxWait: wait})
+	if err != nil && l.s.draining.Err() == nil {
+		return nil, err
+	}
+	return f.answer(), nil
+}
+
+// serverFetch is one Fetch. Positions are those that the caller may read, at
+// indexes of the answer.
+type serverFetch struct {
+	s         *Server
+	positions []ports.FetchPosition
+	indexes   []int
+	out       []*agentv1.FetchedPartition
+	found     bool
+}
+
+// read takes the positions of r.
+func (f *serverFetch) read(ctx context.Context, r *agentv1.FetchRequest) error {
+	a := accessOf(ctx)
+	for i, p := range r.GetPositions() {
+		key, err := decodeKey(p.GetTopicId(), p.GetPartition())
+		if err != nil {
+			return err
+		}
+		if err := a.id(ctx, key.Topic); err != nil {
+			f.out[i], f.found = &agentv1.FetchedPartition{Error: encodeError(err)}, true
+			continue
+		}
+		f.positions = append(f.positions, ports.FetchPosition{PartitionKey: key, Offset: domain.Offset(p.GetOffset())})
+		f.indexes = append(f.indexes, i)
+	}
+	return nil
+}
+
+func (f *serverFetch) fetch(ctx context.Context, r ports.FetchRequest) error {
+	if err := f.s.fetches.borrow(ctx, r.MaxBytes); err != nil {
+		return err
+	}
+	defer f.s.fetches.giveBack(r.MaxBytes)
+	got, err := f.s.backend.Fetcher.Fetch(ctx, r)
+	if err != nil {
+		return err
+	}
+	left, first := r.MaxBytes, true
+	for j, p := range got {
+		b := whole(p.Batches, f.positions[j].Offset, left, first)
+		left -= int64(len(b))
+		first = first && len(b) == 0
+		f.out[f.indexes[j]] = &agentv1.FetchedPartition{
+			LogStart: int64(p.LogStart), HighWatermark: int64(p.HighWatermark), Batches: b, Error: encodeError(p.Err),
+		}
+		f.found = f.found || len(b) > 0 || p.Err != nil
+	}
+	return nil
+}
+
+// answer fills in what the backend has not answered: nothing was asked of it.
+func (f *serverFetch) answer() *agentv1.FetchResponse {
+	for i := range f.out {
+		if f.out[i] == nil {
+			f.out[i] = new(agentv1.FetchedPartition)
+		}
+	}
+	return &agentv1.FetchResponse{Partitions: f.out}
+}
+
+// whole returns of b, which holds whole batches, those from offset on that have
+// room in most bytes; the first of all is returned whatever its size. An extent may be larger
+// than what a message may hold.
+func whole(b []byte, offset domain.Offset, most int64, first bool) []byte {
+	if int64(len(b)) <= most {
+		return b
+	}
+	begin, end := 0, 0
+	for end < len(b) {
+		h, err := batch.ParseHeader(b[end:])
+		if err != nil && end == begin {
+			return b[begin:min(len(b), begin+waitBytes)] // whoever decodes it is told
+		}
+		if err != nil {
+			return b[begin:end]
+		}
+		switch {
+		case h.BaseOffset+domain.Offset(h.Records) <= offset:
+			begin = end + h.Length
+		case int64(end+h.Length-begin) > most && (!first || end > begin):
+			return b[begin:end]
+		}
+		end += h.Length
+	}
+	return b[begin:end]
+}
+
+// OffsetAt implements the service.
+func (l *logService) OffsetAt(ctx context.Context, r *agentv1.OffsetAtRequest) (*agentv1.OffsetAtResponse, error) {
+	key, err := decodeKey(r.GetTopicId(), r.GetPartition())
+	if err != nil {
+		return nil, err
+	}
+	offset, err := l.s.backend.Fetcher.OffsetAt(ctx, key, time.Unix(r.GetSeconds(), int64(r.GetNanos())))
+	if err != nil {
+		return nil, err
+	}
+	return &agentv1.OffsetAtResponse{Offset: int64(offset)}, nil
+}
