@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/streamhouse/streamhouse/adapters/direct"
+	"github.com/streamhouse/streamhouse/adapters/fault"
 	"github.com/streamhouse/streamhouse/adapters/grpc"
 	"github.com/streamhouse/streamhouse/adapters/memory"
 	"github.com/streamhouse/streamhouse/ports"
@@ -114,6 +115,11 @@ func newCluster(t testing.TB, n network) *cluster {
 		t: t, net: n,
 		metadata: memory.NewMetadata(memory.MetadataOptions{}), segments: memory.NewSegments(), agents: memory.NewAgents(),
 	}
+}
+
+// slowDown makes each put of an object take up to most.
+func (c *cluster) slowDown(most time.Duration) {
+	c.segments = fault.NewSegments(c.segments, fault.Random(1, fault.Rates{Delay: 1, MaxDelay: most / 2}))
 }
 
 // agent is one agent of a test.
@@ -225,4 +231,78 @@ func networks() map[string]func() network {
 		"pipes": func() network { return newPipes() },
 		"tcp":   func() network { return tcp{} },
 	}
+}
+
+// gates is a network whose connections can be held up, agent by agent: nothing
+// goes through, and nothing ends, as if the agent's process were stopped.
+type gates struct {
+	network
+	mu   sync.Mutex
+	shut map[string]chan struct{} // open again when closed
+}
+
+func newGates(n network) *gates { return &gates{network: n, shut: make(map[string]chan struct{})} }
+
+func (g *gates) dial(ctx context.Context, address string) (net.Conn, error) {
+	conn, err := g.network.dial(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	return &gatedConn{Conn: conn, g: g, address: address, closed: make(chan struct{})}, nil
+}
+
+// pause holds up the agent's connections until resume.
+func (g *gates) pause(address string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shut[address] == nil {
+		g.shut[address] = make(chan struct{})
+	}
+}
+
+func (g *gates) resume(address string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if shut := g.shut[address]; shut != nil {
+		close(shut)
+		delete(g.shut, address)
+	}
+}
+
+type gatedConn struct {
+	net.Conn
+	g       *gates
+	address string
+	once    sync.Once
+	closed  chan struct{}
+}
+
+// pass waits until the agent is not paused.
+func (c *gatedConn) pass() {
+	c.g.mu.Lock()
+	shut := c.g.shut[c.address]
+	c.g.mu.Unlock()
+	if shut != nil {
+		select {
+		case <-shut:
+		case <-c.closed:
+		}
+	}
+}
+
+func (c *gatedConn) Read(b []byte) (int, error) {
+	c.pass()
+	n, err := c.Conn.Read(b)
+	c.pass()
+	return n, err
+}
+
+func (c *gatedConn) Write(b []byte) (int, error) {
+	c.pass()
+	return c.Conn.Write(b)
+}
+
+func (c *gatedConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
 }

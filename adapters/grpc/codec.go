@@ -7,7 +7,6 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/streamhouse/streamhouse/adapters/grpc/agentv1"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -30,8 +29,8 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	case *produceResponse:
 		b, err := m.append(nil)
 		return mem.BufferSlice{mem.SliceBuffer(b)}, err
-	case *agentv1.FetchResponse:
-		return marshalFetched(m)
+	case *fetchAnswer:
+		return m.marshal()
 	}
 	return c.CodecV2.Marshal(v)
 }
@@ -65,35 +64,59 @@ func newFrame(r *produceRequest) *frame {
 	return &frame{mem.NewBuffer(buf, pool)}
 }
 
-// marshalFetched writes m without copying its batches.
-func marshalFetched(m *agentv1.FetchResponse) (mem.BufferSlice, error) {
+// fetchAnswer is agentv1.FetchResponse as a server writes it.
+type fetchAnswer struct {
+	partitions []ports.FetchedPartition
+	// sent is told how many bytes of batches have left, or never will, piece by
+	// piece.
+	sent func(n int64)
+}
+
+// marshal writes m without copying its batches.
+func (m *fetchAnswer) marshal() (mem.BufferSlice, error) {
 	var out mem.BufferSlice
 	var small []byte
-	for _, p := range m.GetPartitions() {
+	for i := range m.partitions {
+		p := &m.partitions[i]
 		var detail []byte
-		size := sizeVarint(uint64(p.GetLogStart())) + sizeVarint(uint64(p.GetHighWatermark()))
-		if p.GetError() != nil {
+		size := sizeVarint(uint64(p.LogStart)) + sizeVarint(uint64(p.HighWatermark))
+		if p.Err != nil {
 			var err error
-			if detail, err = proto.Marshal(p.GetError()); err != nil {
+			if detail, err = proto.Marshal(encodeError(p.Err)); err != nil {
 				return nil, err
 			}
 			size += 1 + protowire.SizeBytes(len(detail))
 		}
-		if n := len(p.GetBatches()); n > 0 {
+		if n := len(p.Batches); n > 0 {
 			size += 1 + protowire.SizeBytes(n)
 		}
 		small = protowire.AppendVarint(protowire.AppendTag(small, fieldFetched, protowire.BytesType), uint64(size))
-		small = appendVarint(small, fieldFetchedStart, uint64(p.GetLogStart()))
-		small = appendVarint(small, fieldFetchedHigh, uint64(p.GetHighWatermark()))
-		if p.GetError() != nil {
+		small = appendVarint(small, fieldFetchedStart, uint64(p.LogStart))
+		small = appendVarint(small, fieldFetchedHigh, uint64(p.HighWatermark))
+		if p.Err != nil {
 			small = protowire.AppendBytes(protowire.AppendTag(small, fieldFetchedError, protowire.BytesType), detail)
 		}
-		if b := p.GetBatches(); len(b) > 0 {
+		if b := p.Batches; len(b) > 0 {
 			small = protowire.AppendTag(small, fieldFetchedBatches, protowire.BytesType)
 			small = protowire.AppendVarint(small, uint64(len(b)))
-			out = append(out, mem.SliceBuffer(small), mem.SliceBuffer(b))
+			out = append(out, mem.SliceBuffer(small), m.lend(b))
 			small = nil
 		}
 	}
 	return append(out, mem.SliceBuffer(small)), nil
 }
+
+// lend gives b to gRPC, which tells when it needs it no more.
+func (m *fetchAnswer) lend(b []byte) mem.Buffer {
+	if mem.IsBelowBufferPoolingThreshold(cap(b)) {
+		m.sent(int64(len(b)))
+		return mem.SliceBuffer(b)
+	}
+	return mem.NewBuffer(&b, sentPool{m.sent})
+}
+
+// sentPool takes back what was lent.
+type sentPool struct{ sent func(n int64) }
+
+func (sentPool) Get(n int) *[]byte { b := make([]byte, n); return &b }
+func (p sentPool) Put(b *[]byte)   { p.sent(int64(len(*b))) }

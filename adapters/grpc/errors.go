@@ -121,6 +121,10 @@ func encodeNode(err error, depth int, nodes *int) *agentv1.Error {
 		e.Fate = encodeFate(f.Fate())
 	}
 	for _, cause := range causesOf(err) {
+		if *nodes >= maxErrorNodes {
+			e.Fate = encodeFate(domain.FateOf(err))
+			break
+		}
 		e.Causes = append(e.Causes, encodeNode(cause, depth+1, nodes))
 	}
 	return e

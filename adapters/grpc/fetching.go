@@ -2,7 +2,10 @@ package grpc
 
 import (
 	"context"
+	"slices"
 	"time"
+
+	grpcgo "google.golang.org/grpc"
 
 	"github.com/streamhouse/streamhouse/adapters/grpc/agentv1"
 	"github.com/streamhouse/streamhouse/domain"
@@ -26,14 +29,37 @@ const (
 	deadlineMargin = 200 * time.Millisecond
 )
 
-// Fetch reads what there is; if there is nothing it waits, with little memory
+// logDescription is the service with a Fetch whose answer the codec writes.
+func logDescription() *grpcgo.ServiceDesc {
+	d := agentv1.LogService_ServiceDesc
+	d.Methods = slices.Clone(d.Methods)
+	for i := range d.Methods {
+		if d.Methods[i].MethodName == "Fetch" {
+			d.Methods[i].Handler = handleFetch
+		}
+	}
+	return &d
+}
+
+func handleFetch(srv any, ctx context.Context, decode func(any) error, intercept grpcgo.UnaryServerInterceptor) (any, error) { //nolint:revive // the order is gRPC's
+	r := new(agentv1.FetchRequest)
+	if err := decode(r); err != nil {
+		return nil, err
+	}
+	info := &grpcgo.UnaryServerInfo{Server: srv, FullMethod: agentv1.LogService_Fetch_FullMethodName}
+	return intercept(ctx, r, info, func(ctx context.Context, req any) (any, error) {
+		return srv.(*logService).fetch(ctx, req.(*agentv1.FetchRequest))
+	})
+}
+
+// fetch reads what there is; if there is nothing it waits, with little memory
 // booked for it.
-func (l *logService) Fetch(ctx context.Context, r *agentv1.FetchRequest) (*agentv1.FetchResponse, error) {
+func (l *logService) fetch(ctx context.Context, r *agentv1.FetchRequest) (*fetchAnswer, error) {
 	cfg := &l.s.cfg
 	if len(r.GetPositions()) > maxPositions || r.GetMaxBytes() < 0 {
 		return nil, invalid("a fetch of %d partitions and %d bytes", len(r.GetPositions()), r.GetMaxBytes())
 	}
-	f := &serverFetch{s: l.s, out: make([]*agentv1.FetchedPartition, len(r.GetPositions()))}
+	f := &serverFetch{s: l.s, out: make([]ports.FetchedPartition, len(r.GetPositions()))}
 	if err := f.read(ctx, r); err != nil {
 		return nil, err
 	}
@@ -64,7 +90,7 @@ type serverFetch struct {
 	s         *Server
 	positions []ports.FetchPosition
 	indexes   []int
-	out       []*agentv1.FetchedPartition
+	out       []ports.FetchedPartition
 	found     bool
 }
 
@@ -77,7 +103,7 @@ func (f *serverFetch) read(ctx context.Context, r *agentv1.FetchRequest) error {
 			return err
 		}
 		if err := a.id(ctx, key.Topic); err != nil {
-			f.out[i], f.found = &agentv1.FetchedPartition{Error: encodeError(err)}, true
+			f.out[i].Err, f.found = err, true
 			continue
 		}
 		f.positions = append(f.positions, ports.FetchPosition{PartitionKey: key, Offset: domain.Offset(p.GetOffset())})
@@ -90,32 +116,27 @@ func (f *serverFetch) fetch(ctx context.Context, r ports.FetchRequest) error {
 	if err := f.s.fetches.borrow(ctx, r.MaxBytes); err != nil {
 		return err
 	}
-	defer f.s.fetches.giveBack(r.MaxBytes)
+	booked := r.MaxBytes
+	defer func() { f.s.fetches.giveBack(booked) }()
 	got, err := f.s.backend.Fetcher.Fetch(ctx, r)
 	if err != nil {
 		return err
 	}
 	left, first := r.MaxBytes, true
 	for j, p := range got {
-		b := whole(p.Batches, f.positions[j].Offset, left, first)
-		left -= int64(len(b))
-		first = first && len(b) == 0
-		f.out[f.indexes[j]] = &agentv1.FetchedPartition{
-			LogStart: int64(p.LogStart), HighWatermark: int64(p.HighWatermark), Batches: b, Error: encodeError(p.Err),
-		}
-		f.found = f.found || len(b) > 0 || p.Err != nil
+		p.Batches = whole(p.Batches, f.positions[j].Offset, left, first)
+		n := int64(len(p.Batches))
+		left, booked = left-n, booked-n
+		first = first && n == 0
+		f.out[f.indexes[j]] = p
+		f.found = f.found || n > 0 || p.Err != nil
 	}
 	return nil
 }
 
-// answer fills in what the backend has not answered: nothing was asked of it.
-func (f *serverFetch) answer() *agentv1.FetchResponse {
-	for i := range f.out {
-		if f.out[i] == nil {
-			f.out[i] = new(agentv1.FetchedPartition)
-		}
-	}
-	return &agentv1.FetchResponse{Partitions: f.out}
+// answer is given back what is booked for it as it is sent.
+func (f *serverFetch) answer() *fetchAnswer {
+	return &fetchAnswer{f.out, f.s.fetches.giveBack}
 }
 
 // whole returns of b, which holds whole batches, those from offset on that have

@@ -2,6 +2,7 @@ package grpc
 
 import (
 	"errors"
+	"io"
 	"time"
 
 	"github.com/streamhouse/streamhouse/domain"
@@ -103,11 +104,10 @@ func (t *Transport) waiting() bool {
 }
 
 // send gives one message to the lane. If that fails its receiver is told as
-// well, and says why.
+// well.
 func (t *Transport) send(l *lane, f *frame) {
-	if err := l.stream.SendMsg(f); err != nil {
-		f.buffer.Free()
-		l.cancel(nil)
+	if err := l.stream.SendMsg(f); err != nil && !errors.Is(err, io.EOF) { // which says that RecvMsg knows why
+		l.cancel(err)
 	}
 }
 
@@ -211,6 +211,10 @@ func (t *Transport) connect(beside *lane) {
 		l, err := t.openLane(t.life, r)
 		if err == nil {
 			t.adopt(l, beside)
+			return
+		}
+		if ports.KindOf(err) == ports.Definite { // another agent says the same
+			t.noAgent(beside, nil, err)
 			return
 		}
 		if t.life.Err() == nil {

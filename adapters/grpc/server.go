@@ -66,7 +66,7 @@ func NewServer(b Backend, cfg ServerConfig) (*Server, error) {
 	s.fetches.left = cfg.FetchTotalBytes
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.rpc = grpcgo.NewServer(s.options()...)
-	agentv1.RegisterLogServiceServer(s.rpc, &logService{s: s})
+	s.rpc.RegisterService(logDescription(), &logService{s: s})
 	agentv1.RegisterTopicServiceServer(s.rpc, &topicService{topics: b.Topics})
 	agentv1.RegisterProducerServiceServer(s.rpc, &producerService{producers: b.Producers})
 	agentv1.RegisterAgentServiceServer(s.rpc, &agentService{agents: b.Agents})

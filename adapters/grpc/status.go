@@ -140,7 +140,7 @@ func ours(op string, err error) error {
 	case errors.Is(err, domain.ErrFenced), errors.Is(err, domain.ErrSessionExpired):
 		return err
 	case errors.Is(err, domain.ErrClosed):
-		return agentError(op, ports.Transient, errors.New("the agent ends: "+err.Error()))
+		return agentError(op, kindOf(domain.FateOf(err).Stored != domain.StoredNo), errors.New("the agent ends: "+err.Error()))
 	case domain.FateOf(err).Fatal:
 		return agentError(op, ports.Ambiguous, errors.New("the agent is broken: "+err.Error()))
 	}
