@@ -3,6 +3,7 @@
 # make soak   the same with the numbers of a release; hours
 # make bench  figures of this machine beside its limits
 # make build  bin/streamhouse
+# make generate  adapters/grpc/agentv1 anew, from the protocol in adapters/grpc/proto
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
@@ -36,7 +37,7 @@ help:
 test: fmt tidy vet lint unit
 
 .PHONY: ci
-ci: mutants simulate blackbox powerloss fuzz benchmarks elsewhere
+ci: protocol mutants simulate blackbox powerloss fuzz benchmarks elsewhere
 
 .PHONY: fmt
 fmt: | bin
@@ -67,6 +68,24 @@ PRODUCT := . ./domain/... ./ports/... ./app/... ./adapters/... ./cmd/...
 .PHONY: elsewhere
 elsewhere: | bin
 	@$(call check,build-elsewhere,GOOS=darwin go build $(PRODUCT) && CGO_ENABLED=0 go build ./...)
+
+# The protocol of the agents. What was published stays readable: PUBLISHED is what `make publish-protocol` kept of it.
+BUF       := go tool -modfile=buf.mod buf
+PUBLISHED := adapters/grpc/proto/published.binpb
+
+.PHONY: generate
+generate:
+	@$(BUF) generate
+
+.PHONY: protocol
+protocol: | bin
+	@$(call check,protocol-lint,$(BUF) lint)
+	@$(call check,protocol-compatible,$(BUF) breaking --against $(PUBLISHED))
+	@$(call check,protocol-generated,rm -rf bin/generated && $(BUF) generate -o bin/generated && diff -r bin/generated/adapters/grpc/agentv1 adapters/grpc/agentv1)
+
+.PHONY: publish-protocol
+publish-protocol:
+	@$(BUF) build --exclude-source-info -o $(PUBLISHED)
 
 .PHONY: simulate
 simulate: bin/report

@@ -181,8 +181,14 @@ func (c *Client) do(ctx context.Context, k call) error {
 	var last error
 	for {
 		r, err := c.pick(ctx, k.op, tried)
-		if err != nil {
-			return cmp.Or(last, err)
+		switch {
+		case err == nil:
+		case last == nil, ctx.Err() != nil, c.life.Err() != nil:
+			return err
+		case ports.KindOf(last) == ports.Transient:
+			return c.pool.none(k.op, last)
+		default:
+			return last
 		}
 		sent, err := c.attempt(ctx, r, k)
 		if err == nil {

@@ -72,7 +72,7 @@ func (l *logService) fetch(ctx context.Context, r *agentv1.FetchRequest) (*fetch
 		wait = min(wait, time.Until(deadline)-deadlineMargin)
 	}
 	if f.found || wait <= 0 || maxBytes == 0 || len(f.positions) == 0 {
-		return f.answer(), nil
+		return f.answer(ctx), nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -81,7 +81,7 @@ func (l *logService) fetch(ctx context.Context, r *agentv1.FetchRequest) (*fetch
 	if err != nil && l.s.draining.Err() == nil {
 		return nil, err
 	}
-	return f.answer(), nil
+	return f.answer(ctx), nil
 }
 
 // serverFetch is one Fetch. Positions are those that the caller may read, at
@@ -134,9 +134,16 @@ func (f *serverFetch) fetch(ctx context.Context, r ports.FetchRequest) error {
 	return nil
 }
 
-// answer is given back what is booked for it as it is sent.
-func (f *serverFetch) answer() *fetchAnswer {
-	return &fetchAnswer{f.out, f.s.fetches.giveBack}
+// answer gives back what is booked for it as it is sent, or when the connection
+// ends.
+func (f *serverFetch) answer(ctx context.Context) *fetchAnswer {
+	c := clientOf(ctx)
+	for i := range f.out {
+		if n := int64(len(f.out[i].Batches)); !c.lend(n) {
+			f.s.fetches.giveBack(n)
+		}
+	}
+	return &fetchAnswer{f.out, func(n int64) { f.s.fetches.giveBack(c.back(n)) }}
 }
 
 // whole returns of b, which holds whole batches, those from offset on that have

@@ -20,8 +20,48 @@ type limiter struct {
 	topics map[domain.TopicID]int64
 }
 
-// client is one connection. Its field is guarded by limiter.mu.
-type client struct{ bytes int64 }
+// client is one connection.
+type client struct {
+	bytes int64 // of batches; guarded by limiter.mu
+
+	mu     sync.Mutex
+	unsent int64 // of answers to fetches
+	gone   bool
+}
+
+// lend books n bytes of an answer that is on its way to the client. It reports
+// false if the client is gone.
+func (c *client) lend(n int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone {
+		return false
+	}
+	c.unsent += n
+	return true
+}
+
+// back takes n of these bytes off the books, and returns how many were still on
+// them.
+func (c *client) back(n int64) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone {
+		return 0
+	}
+	c.unsent -= n
+	return n
+}
+
+// leave takes all off the books: what was on its way to a connection that has
+// ended is not always told to be given up.
+func (c *client) leave() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.unsent
+	c.unsent, c.gone = 0, true
+	return n
+}
 
 // take books n bytes, or returns which bound they would pass. Under each bound
 // a single batch of any size has room.
@@ -107,6 +147,12 @@ func (b *budget) giveBack(n int64) {
 	b.grant()
 }
 
+func (b *budget) unused() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.left
+}
+
 func (b *budget) grant() {
 	for len(b.waiters) > 0 && b.waiters[0].n <= b.left {
 		b.left -= b.waiters[0].n
@@ -116,7 +162,10 @@ func (b *budget) grant() {
 }
 
 // connections gives every connection its client, and counts them.
-type connections struct{ open atomic.Int64 }
+type connections struct {
+	open    atomic.Int64
+	fetches *budget
+}
 
 type clientKey struct{}
 
@@ -124,12 +173,13 @@ func (c *connections) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context
 	return context.WithValue(ctx, clientKey{}, new(client))
 }
 
-func (c *connections) HandleConn(_ context.Context, s stats.ConnStats) {
+func (c *connections) HandleConn(ctx context.Context, s stats.ConnStats) {
 	switch s.(type) {
 	case *stats.ConnBegin:
 		c.open.Add(1)
 	case *stats.ConnEnd:
 		c.open.Add(-1)
+		c.fetches.giveBack(clientOf(ctx).leave())
 	}
 }
 

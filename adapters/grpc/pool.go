@@ -130,7 +130,6 @@ func (p *pool) options(r *remote) []grpcgo.DialOption {
 		grpcgo.WithKeepaliveParams(keepalive.ClientParameters{Time: p.cfg.KeepaliveTime, Timeout: p.cfg.KeepaliveTimeout}),
 		grpcgo.WithStaticStreamWindowSize(streamWindow),
 		grpcgo.WithStaticConnWindowSize(connWindow),
-		grpcgo.WithSharedWriteBuffer(true),
 		grpcgo.WithStatsHandler(sentMarker{}),
 		grpcgo.WithDisableServiceConfig(),
 		grpcgo.WithMaxHeaderListSize(headerBytes),

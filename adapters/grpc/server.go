@@ -45,8 +45,9 @@ type Server struct {
 type Stats struct {
 	// Connections and Streams are open Produce streams and connections.
 	Connections, Streams int
-	// HeldBytes is what is taken over and not settled.
-	HeldBytes int64
+	// HeldBytes is what is taken over and not settled, FetchBytes what is read
+	// and not sent.
+	HeldBytes, FetchBytes int64
 	// Batches counts those taken over, Refused those that were not, Cut the
 	// Produce streams that were ended because of what the client did.
 	Batches, Refused, Cut int64
@@ -63,7 +64,7 @@ func NewServer(b Backend, cfg ServerConfig) (*Server, error) {
 		streams: make(map[*producing]struct{}),
 	}
 	s.limiter.cfg, s.limiter.topics = &s.cfg, make(map[domain.TopicID]int64)
-	s.fetches.left = cfg.FetchTotalBytes
+	s.fetches.left, s.conns.fetches = cfg.FetchTotalBytes, &s.fetches
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.rpc = grpcgo.NewServer(s.options()...)
 	s.rpc.RegisterService(logDescription(), &logService{s: s})
@@ -90,7 +91,6 @@ func (s *Server) options() []grpcgo.ServerOption {
 		grpcgo.ConnectionTimeout(10 * time.Second),
 		grpcgo.StaticStreamWindowSize(streamWindow),
 		grpcgo.StaticConnWindowSize(connWindow),
-		grpcgo.SharedWriteBuffer(true),
 		grpcgo.WaitForHandlers(true),
 		grpcgo.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepaliveTime, Timeout: s.cfg.KeepaliveTimeout}),
 		grpcgo.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: s.cfg.KeepaliveMinimum, PermitWithoutStream: true}),
@@ -175,7 +175,7 @@ func (s *Server) Stats() Stats {
 	c := s.counts
 	c.Streams = len(s.streams)
 	c.Connections = int(s.conns.open.Load())
-	c.HeldBytes = s.limiter.held()
+	c.HeldBytes, c.FetchBytes = s.limiter.held(), s.cfg.FetchTotalBytes-s.fetches.unused()
 	return c
 }
 

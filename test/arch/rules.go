@@ -104,6 +104,7 @@ var libraries = []library{
 	{module: "github.com/hanwen/go-fuse/v2", rooms: []string{"test/e2e/powerloss/..."}, why: "the disk that loses power is a test's"},
 	{module: "github.com/twmb/franz-go/pkg/kmsg", tests: true, why: "franz-go is an oracle of tests, never a part of the product"},
 	{module: "go.uber.org/goleak", tests: true, why: "testing libraries stay out of production code"},
+	{module: "golang.org/x/net", tests: true, why: "HTTP/2 frames by hand are for tests of what no client sends"},
 	{module: "pgregory.net/rapid", tests: true, why: "testing libraries stay out of production code"},
 }
 
