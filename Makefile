@@ -81,7 +81,8 @@ generate:
 protocol: | bin
 	@$(call check,protocol-lint,$(BUF) lint)
 	@$(call check,protocol-compatible,$(BUF) breaking --against $(PUBLISHED))
-	@$(call check,protocol-generated,rm -rf bin/generated && $(BUF) generate -o bin/generated && diff -r bin/generated/adapters/grpc/agentv1 adapters/grpc/agentv1)
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(call check,protocol-generated,$(BUF) generate -o "$$folder" && diff -r "$$folder/adapters/grpc/agentv1" adapters/grpc/agentv1)
 
 .PHONY: publish-protocol
 publish-protocol:

@@ -117,7 +117,7 @@ func encodeNode(err error, depth int, nodes *int) *agentv1.Error {
 		e.Fate = encodeFate(domain.FateOf(err))
 		return e
 	}
-	if f, ok := err.(interface{ Fate() domain.Fate }); ok { //nolint:errorlint // whether this one knows its fate
+	if f, ok := err.(interface{ Fate() domain.Fate }); ok {
 		e.Fate = encodeFate(f.Fate())
 	}
 	for _, cause := range causesOf(err) {
@@ -131,7 +131,7 @@ func encodeNode(err error, depth int, nodes *int) *agentv1.Error {
 }
 
 func causesOf(err error) []error {
-	switch u := err.(type) { //nolint:errorlint // one step of unwrapping
+	switch u := err.(type) {
 	case interface{ Unwrap() error }:
 		if cause := u.Unwrap(); cause != nil {
 			return []error{cause}
@@ -148,7 +148,7 @@ func encodeKnown(err error, depth int, nodes *int) *agentv1.Error {
 	if c := classOf(err); c != agentv1.Class_CLASS_UNSPECIFIED {
 		return &agentv1.Error{Kind: &agentv1.Error_Class{Class: c}}
 	}
-	switch e := err.(type) { //nolint:errorlint // this error's own type
+	switch e := err.(type) {
 	case *ports.Error:
 		out := &agentv1.Error{Kind: &agentv1.Error_Port_{Port: &agentv1.Error_Port{
 			Class: classOf(e.Class), Kind: encodeKind(e.Kind), Operation: clip(e.Op),
@@ -178,7 +178,7 @@ func withCause(e *agentv1.Error, cause error, depth int, nodes *int) *agentv1.Er
 // encodeLeaf encodes the errors of domain that hold data and wrap nothing but
 // their class.
 func encodeLeaf(err error) *agentv1.Error {
-	switch e := err.(type) { //nolint:errorlint // this error's own type
+	switch e := err.(type) {
 	case *domain.TopicNotFoundError:
 		return &agentv1.Error{Kind: &agentv1.Error_TopicNotFound{TopicNotFound: &agentv1.Error_NotFound{Topic: []byte(clip(e.Topic))}}}
 	case *domain.TopicExistsError:
