@@ -121,7 +121,7 @@ func (c *Client) refresh(ctx context.Context) {
 // new list before it gives up.
 func (c *Client) pick(ctx context.Context, op string, tried map[*remote]bool) (*remote, error) {
 	var last error
-	refreshed := len(tried) > 0 || c.cfg.Discovery == nil
+	refreshed := c.cfg.Discovery == nil
 	for {
 		r := c.pool.best(tried)
 		if r == nil && !refreshed {

@@ -142,6 +142,43 @@ func TestClient_LeavesASilentAgent(t *testing.T) {
 	}
 }
 
+// TestClient_LeavesAnAgentThatDoesNotRead has an agent that stops in the middle
+// of more data than the connection takes.
+func TestClient_LeavesAnAgentThatDoesNotRead(t *testing.T) {
+	g := newGates(tcp{})
+	c := newCluster(t, g)
+	stops := c.start("near")
+	c.start("far")
+	client := c.dial(near, impatient)
+	key := c.topic("orders")
+	transport, got := client.Transport(), make(fates, 100)
+	one := c.ofSession(key)
+	if err := transport.Append(t.Context(), []ports.Batch{one}, got.settle); err != nil {
+		t.Fatal(err)
+	}
+	within(t, got, "the first batch is not settled")
+	g.pause(stops.addr)
+	defer g.resume(stops.addr)
+	large := newBatch(t, key, strings.Repeat("x", 2<<20))
+	for range 12 {
+		if err := transport.Append(t.Context(), []ports.Batch{large}, got.settle); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 12 {
+		within(t, got, "a batch is not settled though its agent stopped")
+	}
+	if err := transport.Append(t.Context(), []ports.Batch{one}, got.settle); err != nil {
+		t.Fatal(err)
+	}
+	if fate := within(t, got, "a batch for the other agent is not settled"); fate != "0: stored at 0" {
+		t.Errorf("through the other agent: %s", fate)
+	}
+	if err := transport.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestHedge_RacesALateAnswerThroughAnotherAgent(t *testing.T) {
 	c, h := newCluster(t, tcp{}), newHolding()
 	c.start("near", h.with)
@@ -252,12 +289,13 @@ func TestDrain_AnswersWhatItTook(t *testing.T) {
 	if m, err := health.Recv(); err != nil || m.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
 		t.Errorf("health: %v, %v", m, err)
 	}
+	next := c.start("")
 	drained := make(chan struct{})
 	go func() { a.drain(); close(drained) }()
 	if m, err := health.Recv(); err == nil && m.GetStatus() == grpc_health_v1.HealthCheckResponse_SERVING {
 		t.Errorf("health while draining: %v", m)
 	}
-	next := c.start("")
+	eventually(t, "the client does not leave", func() bool { return client.Address() != a.addr })
 	if err := transport.Append(t.Context(), []ports.Batch{newBatch(t, key, "y")}, got.settle); err != nil {
 		t.Fatal(err)
 	}

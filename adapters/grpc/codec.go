@@ -16,6 +16,9 @@ type codec struct{ encoding.CodecV2 }
 
 func newCodec() encoding.CodecV2 { return codec{encoding.GetCodecV2(protocodec.Name)} }
 
+// messages is for requests, on both ends.
+var messages = newMemory(4<<10, 16<<10, 64<<10, 256<<10, 1<<20, requestBytes+64<<10)
+
 // frame is a message that is encoded already.
 type frame struct{ buffer mem.Buffer }
 
@@ -38,7 +41,8 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	switch m := v.(type) {
 	case *produceRequest:
-		return m.unmarshal(data.Materialize())
+		m.memory = data.MaterializeToBuffer(messages)
+		return m.unmarshal(m.memory.ReadOnlyData())
 	case *produceResponse:
 		return m.unmarshal(data.Materialize())
 	case *fetched:
@@ -58,10 +62,9 @@ func newFrame(r *produceRequest) *frame {
 	if mem.IsBelowBufferPoolingThreshold(size) {
 		return &frame{mem.SliceBuffer(r.append(make([]byte, 0, size)))}
 	}
-	pool := mem.DefaultBufferPool()
-	buf := pool.Get(size)
+	buf := messages.Get(size)
 	*buf = r.append((*buf)[:0])
-	return &frame{mem.NewBuffer(buf, pool)}
+	return &frame{mem.NewBuffer(buf, messages)}
 }
 
 // fetchAnswer is agentv1.FetchResponse as a server writes it.

@@ -25,6 +25,9 @@ const (
 	// stream and on a connection, for links with a long round trip.
 	streamWindow = 4 << 20
 	connWindow   = 8 << 20
+	// socketBuffer is how many bytes are read or written at once. An idle
+	// connection holds none of them.
+	socketBuffer = 128 << 10
 	// headerBytes bounds the headers of a call.
 	headerBytes = 16 << 10
 )

@@ -128,6 +128,8 @@ func (p *pool) options(r *remote) []grpcgo.DialOption {
 			MinConnectTimeout: p.cfg.ConnectTimeout,
 		}),
 		grpcgo.WithKeepaliveParams(keepalive.ClientParameters{Time: p.cfg.KeepaliveTime, Timeout: p.cfg.KeepaliveTimeout}),
+		grpcgo.WithReadBufferSize(socketBuffer),
+		grpcgo.WithWriteBufferSize(socketBuffer),
 		grpcgo.WithStaticStreamWindowSize(streamWindow),
 		grpcgo.WithStaticConnWindowSize(connWindow),
 		grpcgo.WithStatsHandler(sentMarker{}),

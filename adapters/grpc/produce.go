@@ -42,9 +42,10 @@ type producing struct {
 type producedRequest struct {
 	st      *producing
 	id      uint64
-	batches []ports.Batch // that were taken over
-	indexes []uint32      // of these, in the request
-	left    int           // guarded by st.mu
+	message *produceRequest // whose memory holds the batches
+	batches []ports.Batch   // that were taken over
+	indexes []uint32        // of these, in the request
+	left    int             // guarded by st.mu
 	cancel  context.CancelFunc
 }
 
@@ -146,6 +147,7 @@ func (st *producing) read() error {
 			st.give(id)
 		}
 		if len(r.batches) == 0 {
+			r.free()
 			continue
 		}
 		if r.id <= last {
@@ -182,7 +184,7 @@ func (st *producing) take(r *produceRequest) error {
 	if over {
 		return st.end(statusOf(noRoom("the client does not read its answers", st.s.cfg.RetryAfter)))
 	}
-	p := &producedRequest{st: st, id: r.id, batches: make([]ports.Batch, 0, len(r.batches)), indexes: make([]uint32, 0, len(r.batches))}
+	p := &producedRequest{st: st, id: r.id, message: r, batches: make([]ports.Batch, 0, len(r.batches)), indexes: make([]uint32, 0, len(r.batches))}
 	for i, b := range r.batches {
 		err := st.judge(b, late)
 		if err != nil {
@@ -195,6 +197,8 @@ func (st *producing) take(r *produceRequest) error {
 	st.s.count(len(p.batches), len(r.batches)-len(p.batches))
 	if p.left = len(p.batches); p.left > 0 {
 		p.append(r.timeoutMS)
+	} else {
+		r.free()
 	}
 	return nil
 }
@@ -262,11 +266,16 @@ func (r *producedRequest) settle(i int, result ports.AppendResult) {
 	}
 	r.st.mu.Lock()
 	r.st.outcomes = append(r.st.outcomes, o)
-	if r.left--; r.left == 0 {
+	r.left--
+	done := r.left == 0
+	if done {
 		delete(r.st.open, r.id)
 		r.st.settled = append(r.st.settled, r.cancel)
 	}
 	r.st.mu.Unlock()
+	if done {
+		r.message.free()
+	}
 	r.st.signal()
 }
 

@@ -103,9 +103,11 @@ func (t *Transport) waiting() bool {
 	return false
 }
 
-// send gives one message to the lane. If that fails its receiver is told as
-// well.
+// send gives one message to the lane. If that fails, or takes as long as if the
+// agent did not read, its receiver is told as well.
 func (t *Transport) send(l *lane, f *frame) {
+	watch := time.AfterFunc(t.cfg.StallAfter, func() { l.cancel(errStalled) })
+	defer watch.Stop()
 	if err := l.stream.SendMsg(f); err != nil && !errors.Is(err, io.EOF) { // which says that RecvMsg knows why
 		l.cancel(err)
 	}

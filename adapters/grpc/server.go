@@ -89,6 +89,8 @@ func (s *Server) options() []grpcgo.ServerOption {
 		grpcgo.MaxConcurrentStreams(uint32(s.cfg.MaxStreams)),
 		grpcgo.MaxHeaderListSize(headerBytes),
 		grpcgo.ConnectionTimeout(10 * time.Second),
+		grpcgo.ReadBufferSize(socketBuffer),
+		grpcgo.WriteBufferSize(socketBuffer),
 		grpcgo.StaticStreamWindowSize(streamWindow),
 		grpcgo.StaticConnWindowSize(connWindow),
 		grpcgo.WaitForHandlers(true),

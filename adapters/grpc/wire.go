@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -15,8 +16,10 @@ import (
 // of the generated code, which a test holds them to, but batches are neither copied once
 // more nor wrapped in a message each.
 
-// produceRequest is agentv1.ProduceRequest.
+// produceRequest is agentv1.ProduceRequest. One that was received shares the
+// memory of its message, until free.
 type produceRequest struct {
+	memory    mem.Buffer
 	id        uint64
 	timeoutMS uint32
 	batches   []ports.Batch
@@ -95,6 +98,14 @@ func takeBytes(b []byte, v *[]byte) ([]byte, error) {
 	}
 	*v = x[:len(x):len(x)]
 	return b[n:], nil
+}
+
+// free gives back the message's memory. The batches are of no use any more.
+func (r *produceRequest) free() {
+	if r.memory != nil {
+		r.memory.Free()
+		r.memory = nil
+	}
 }
 
 func (r *produceRequest) unmarshal(b []byte) error {
