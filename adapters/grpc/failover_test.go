@@ -20,11 +20,25 @@ type workload struct {
 	t          *testing.T
 	c          *cluster
 	partitions int32
-	telemetry  *memory.Telemetry
+	telemetry  *retries
 
 	mu      sync.Mutex
 	results map[string]streamhouse.SendResult
 	errs    []error
+}
+
+// retries remembers why a batch was first sent again.
+type retries struct {
+	*memory.Telemetry
+	once  sync.Once
+	first error
+}
+
+func (r *retries) Record(e ports.Event) {
+	if e.Kind == ports.BatchRetried {
+		r.once.Do(func() { r.first = e.Err })
+	}
+	r.Telemetry.Record(e)
 }
 
 func newWorkload(t *testing.T, c *cluster, partitions int32) *workload {
@@ -32,7 +46,7 @@ func newWorkload(t *testing.T, c *cluster, partitions int32) *workload {
 	if _, err := c.metadata.CreateTopic(t.Context(), streamhouse.TopicSpec{Name: "orders", Partitions: partitions}); err != nil {
 		t.Fatal(err)
 	}
-	return &workload{t: t, c: c, partitions: partitions, telemetry: memory.NewTelemetry(), results: make(map[string]streamhouse.SendResult)}
+	return &workload{t: t, c: c, partitions: partitions, telemetry: &retries{Telemetry: memory.NewTelemetry()}, results: make(map[string]streamhouse.SendResult)}
 }
 
 // send sends n records through client, pausing now and then, and waits for all.
@@ -202,11 +216,11 @@ func TestDrain_FailsNoSendAndRepeatsNone(t *testing.T) {
 		}
 	})
 	const records = 6000
-	w.send(c.dial(impatient), records, 2*time.Millisecond)
+	w.send(c.dial(func(cfg *grpc.ClientConfig) { cfg.RefreshInterval = 200 * time.Millisecond }), records, 2*time.Millisecond)
 	wg.Wait()
 	w.check(records)
 	if n := w.telemetry.Count(ports.BatchRetried); n != 0 {
-		t.Errorf("%d batches were sent again", n)
+		t.Errorf("%d batches were sent again, first because of: %v", n, w.telemetry.first)
 	}
 	for i, a := range agents {
 		if s := a.server.Stats(); s.HeldBytes != 0 || s.Streams != 0 || s.Connections != 0 {
