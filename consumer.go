@@ -102,14 +102,15 @@ func (b *ConsumerBuilder) FetchBytes(n int64) *ConsumerBuilder {
 }
 
 // FetchMaxWait is how long a fetch waits at the end of the log before it asks
-// again; default 30 s. It delays nothing: a new record ends the wait.
+// again; default 5 min. It delays nothing: a new record ends the wait.
 func (b *ConsumerBuilder) FetchMaxWait(d time.Duration) *ConsumerBuilder {
 	b.cfg.FetchMaxWait = d
 	return b
 }
 
 // TopicRefresh is how often a consumer of all partitions looks whether its topic
-// was widened, while in use; default 5 s.
+// was widened; default 5 s. While no record comes the time doubles with each look, up to
+// FetchMaxWait.
 func (b *ConsumerBuilder) TopicRefresh(d time.Duration) *ConsumerBuilder {
 	b.cfg.TopicRefresh = d
 	return b

@@ -3,6 +3,10 @@
 //
 // The folder of a store holds metadata.db, its SQLite companions, and
 // segments/. Several processes may have it open at the same time.
+//
+// An open folder cleans up after itself: a janitor applies retention, deletes garbage and
+// compacts small segments every few minutes. It is the one adapter that starts a use case, since
+// whoever embeds the log should not have to think of it.
 package local
 
 import (
@@ -15,6 +19,7 @@ import (
 
 	"github.com/streamhouse/streamhouse/adapters/localfs"
 	"github.com/streamhouse/streamhouse/adapters/sqlite"
+	"github.com/streamhouse/streamhouse/app/janitor"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -28,6 +33,11 @@ const (
 type Store struct {
 	metadata *sqlite.Store
 	segments *localfs.Store
+
+	// The janitor's goroutine: stop ends it, and it closes done. Both are nil
+	// without one.
+	stop context.CancelFunc
+	done chan struct{}
 }
 
 var _ ports.Cluster = (*Store)(nil)
@@ -38,6 +48,9 @@ type Option func(*options)
 type options struct {
 	metadata sqlite.Options
 	segments localfs.Options
+	// janitor is how the janitor works, nil for none.
+	janitor   *janitor.Config
+	telemetry ports.Telemetry
 }
 
 // UnsafeSynchronous sets SQLite's synchronous mode to "NORMAL" or "OFF": a
@@ -52,6 +65,22 @@ func UnsafeNoFsync() Option {
 	return func(o *options) { o.segments.UnsafeNoSync = true }
 }
 
+// WithoutJanitor leaves upkeep to others, such as `streamhouse janitor`. Default:
+// the store runs a janitor while it is open.
+func WithoutJanitor() Option {
+	return func(o *options) { o.janitor = nil }
+}
+
+// WithJanitor runs the janitor with cfg in the place of janitor.DefaultConfig.
+func WithJanitor(cfg janitor.Config) Option {
+	return func(o *options) { o.janitor = &cfg }
+}
+
+// WithTelemetry tells t what the janitor does. Default: nobody.
+func WithTelemetry(t ports.Telemetry) Option {
+	return func(o *options) { o.telemetry = t }
+}
+
 // Open opens the store in the folder dir, and makes both if they do not exist:
 // the folder readable by its owner only. It refuses a folder whose metadata file is gone while
 // its segments are there, since a new one would give their offsets again.
@@ -59,9 +88,15 @@ func UnsafeNoFsync() Option {
 // domain.ErrMetadata, domain.ErrStorage: the folder cannot be used; the error says
 // why. *domain.ConfigError: an option has no such value.
 func Open(ctx context.Context, dir string, opts ...Option) (*Store, error) {
-	var o options
+	defaults := janitor.DefaultConfig()
+	o := options{janitor: &defaults, telemetry: ports.NoTelemetry{}}
 	for _, option := range opts {
 		option(&o)
+	}
+	if o.janitor != nil {
+		if err := o.janitor.Validate(); err != nil {
+			return nil, err
+		}
 	}
 	segments, err := localfs.Open(dir, o.segments)
 	if err != nil {
@@ -71,7 +106,20 @@ func Open(ctx context.Context, dir string, opts ...Option) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, segments.Close())
 	}
-	return &Store{metadata: metadata, segments: segments}, nil
+	s := &Store{metadata: metadata, segments: segments}
+	if o.janitor != nil {
+		s.startJanitor(janitor.New(metadata, segments, o.telemetry, *o.janitor))
+	}
+	return s, nil
+}
+
+func (s *Store) startJanitor(j *janitor.Janitor) {
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop, s.done = stop, make(chan struct{})
+	go func() {
+		defer close(s.done)
+		j.Run(ctx)
+	}()
 }
 
 func openMetadata(ctx context.Context, dir string, segments *localfs.Store, o sqlite.Options) (*sqlite.Store, error) {
@@ -110,5 +158,11 @@ func (s *Store) Metadata() ports.MetadataStore { return s.metadata }
 // Segments implements ports.Cluster.
 func (s *Store) Segments() ports.SegmentStore { return s.segments }
 
-// Close closes both stores. It may be called twice.
-func (s *Store) Close() error { return errors.Join(s.metadata.Close(), s.segments.Close()) }
+// Close ends the janitor and closes both stores. It may be called twice.
+func (s *Store) Close() error {
+	if s.stop != nil {
+		s.stop()
+		<-s.done
+	}
+	return errors.Join(s.metadata.Close(), s.segments.Close())
+}

@@ -20,15 +20,18 @@ type MetadataOptions struct {
 	// Seed makes the ids repeatable, given the same calls at the same times. 0,
 	// the default, makes them random.
 	Seed uint64
+	// Now is the store's clock, time.Now by default.
+	Now func() time.Time
 }
 
 // Metadata is a metadata store in memory. What it holds ends with the process;
-// within it, it decides as the durable stores do. Its clock is time.Now.
+// within it, it decides as the durable stores do.
 //
-// It forgets nothing but expired producer sessions: the rows of segments and
-// the outcomes of their commits stay.
+// By itself it forgets nothing but expired producer sessions; what else may go
+// is for upkeep to say.
 type Metadata struct {
 	cluster domain.ClusterID
+	now     func() time.Time
 	wakes   subscriptions
 
 	mu     sync.RWMutex // guards all below
@@ -54,6 +57,7 @@ var _ ports.MetadataStore = (*Metadata)(nil)
 // NewMetadata makes an empty store.
 func NewMetadata(o MetadataOptions) *Metadata {
 	m := &Metadata{
+		now:    o.Now,
 		random: newRandom(o.Seed),
 		topics: make(map[domain.TopicID]*domain.Topic),
 		names:  make(map[string]domain.TopicID),
@@ -67,6 +71,9 @@ func NewMetadata(o MetadataOptions) *Metadata {
 		segments:     make(map[domain.SegmentID]*segmentRow),
 		sessions:     make(map[domain.ProducerID]*sessionRow),
 		sessionNames: make(map[string]domain.ProducerID),
+	}
+	if m.now == nil {
+		m.now = time.Now
 	}
 	m.cluster = domain.ClusterID(m.newID())
 	return m
@@ -103,7 +110,7 @@ func (m *Metadata) newID() domain.UUID {
 	var random [10]byte
 	binary.LittleEndian.PutUint64(random[:8], m.random.Uint64())
 	binary.LittleEndian.PutUint16(random[8:], uint16(m.random.Uint32()))
-	return domain.NewUUIDv7(time.Now(), random)
+	return domain.NewUUIDv7(m.now(), random)
 }
 
 func newRandom(seed uint64) *rand.Rand {

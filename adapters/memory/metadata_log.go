@@ -55,7 +55,7 @@ func (m *Metadata) Reserve(ctx context.Context, n int) ([]ports.SegmentRef, erro
 		return nil, err
 	}
 	refs := make([]ports.SegmentRef, n)
-	now := time.Now()
+	now := m.now()
 	for i := range refs {
 		id := domain.SegmentID(m.newID())
 		m.segments[id] = &segmentRow{state: ports.SegmentPending, createdAt: now, stateAt: now}
@@ -101,7 +101,7 @@ var errNotPending = errors.New("not reserved here, or given up as garbage")
 // judge decides on a pending segment and enters what is new in it into the log.
 // It needs the lock.
 func (m *Metadata) judge(row *segmentRow, seg commit.Segment) []commit.Outcome {
-	now := time.Now()
+	now := m.now()
 	m.rows.Now = now.UnixMilli()
 	m.expireSessions(seg, now)
 	d := commit.Decide(&m.rows, seg)
@@ -133,7 +133,7 @@ func (m *Metadata) release(extents []commit.Extent) {
 	if mutant.On(mutantLiveMiscounted) {
 		return
 	}
-	now := time.Now()
+	now := m.now()
 	for _, e := range extents {
 		row := m.segments[e.Segment]
 		if row.live--; row.live == 0 {

@@ -38,7 +38,7 @@ func (m *Metadata) RegisterProducer(ctx context.Context, name string) (ports.Pro
 	if err := m.begin(ctx, fmt.Sprintf("register producer %q", name)); err != nil {
 		return ports.ProducerSession{}, err
 	}
-	now := time.Now()
+	now := m.now()
 	m.sweepSessions(now)
 	id := m.sessionFor(name)
 	s := m.sessions[id]
@@ -124,7 +124,7 @@ func (m *Metadata) AbandonBatch(ctx context.Context, b ports.AbandonedBatch) (co
 	if err := m.begin(ctx, op); err != nil {
 		return commit.Outcome{}, err
 	}
-	m.expireSession(b.Producer, time.Now())
+	m.expireSession(b.Producer, m.now())
 	batch := sequence.Batch{Epoch: b.Epoch, First: b.FirstSequence, Records: b.Records}
 	return commit.Abandon(&m.rows, b.StreamKey, batch), nil
 }

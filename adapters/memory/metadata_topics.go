@@ -29,7 +29,7 @@ func (m *Metadata) CreateTopic(ctx context.Context, spec domain.TopicSpec) (doma
 		ID:        domain.TopicID(m.newID()),
 		Name:      spec.Name,
 		Retention: spec.Retention,
-		CreatedAt: time.UnixMilli(time.Now().UnixMilli()).UTC(),
+		CreatedAt: time.UnixMilli(m.now().UnixMilli()).UTC(),
 	}
 	m.topics[t.ID] = t
 	m.names[t.Name] = t.ID

@@ -43,7 +43,7 @@ func (m *Metadata) Retain(ctx context.Context, key commit.PartitionKey, limit in
 		return ports.Removed{}, err
 	}
 	all := m.extents[key]
-	n, bytes := commit.Retained(m.topics[key.Topic].Retention, all[:min(len(all), limit)], p.Bytes, time.Now().UnixMilli())
+	n, bytes := commit.Retained(m.topics[key.Topic].Retention, all[:min(len(all), limit)], p.Bytes, m.now().UnixMilli())
 	if n > 0 {
 		m.trim(key, p, all[n-1].Last+1)
 	}
@@ -103,7 +103,7 @@ func (m *Metadata) ExpireReservations(ctx context.Context, grace time.Duration, 
 	if err := m.upkeep(ctx, "expire reservations", limit); err != nil {
 		return 0, err
 	}
-	now := time.Now()
+	now := m.now()
 	ids := m.segmentIDs(domain.SegmentID{}, limit, func(r *segmentRow) bool {
 		pending := r.state == ports.SegmentPending || mutant.On(mutantExpireAnyState) && r.state == ports.SegmentCommitted
 		return pending && now.Sub(r.createdAt) >= grace
@@ -121,7 +121,7 @@ func (m *Metadata) Garbage(ctx context.Context, grace time.Duration, after domai
 	if err := m.upkeep(ctx, "list garbage", limit); err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	now := m.now()
 	ids := m.segmentIDs(after, limit, func(r *segmentRow) bool {
 		return r.state == ports.SegmentDeleting && now.Sub(r.stateAt) >= grace
 	})
@@ -136,10 +136,10 @@ func (m *Metadata) Garbage(ctx context.Context, grace time.Duration, after domai
 func (m *Metadata) MarkDeleted(ctx context.Context, ids []domain.SegmentID) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.upkeep(ctx, "mark segments deleted", len(ids)); err != nil {
+	if err := m.upkeep(ctx, "mark segments deleted", max(1, len(ids))); err != nil {
 		return err
 	}
-	now := time.Now()
+	now := m.now()
 	for _, id := range ids {
 		if row := m.segments[id]; row != nil && row.state == ports.SegmentDeleting {
 			row.become(ports.SegmentDeleted, now)
@@ -155,7 +155,7 @@ func (m *Metadata) ForgetDeleted(ctx context.Context, age time.Duration, limit i
 	if err := m.upkeep(ctx, "forget deleted segments", limit); err != nil {
 		return 0, err
 	}
-	now := time.Now()
+	now := m.now()
 	ids := m.segmentIDs(domain.SegmentID{}, limit, func(r *segmentRow) bool {
 		return r.state == ports.SegmentDeleted && now.Sub(r.stateAt) >= age
 	})
@@ -192,29 +192,28 @@ func (m *Metadata) Replace(ctx context.Context, c commit.Compaction) (int, error
 		}
 	}
 	row.replaced, row.held = true, held
-	row.commit(c.Size, c.CRC32C, held, time.Now())
+	row.commit(c.Size, c.CRC32C, held, m.now())
 	return held, nil
 }
 
 // replace puts the copy's extent where its originals are, if they still are. It
 // needs the lock.
 func (m *Metadata) replace(id domain.SegmentID, cp commit.Copy) bool {
-	e := cp.Extent(id)
-	key := e.Key()
+	key := cp.Of[0].Key()
 	if m.rows.Partitions[key] == nil {
 		return false // the topic is deleted, and its extents are on their way out
 	}
 	all := m.extents[key]
-	first := sort.Search(len(all), func(i int) bool { return all[i].Base >= e.Base })
-	end := sort.Search(len(all), func(i int) bool { return all[i].Base > e.Last })
-	if !cp.Holds(all[first:end]) && (!mutant.On(mutantReplaceUnchecked) || first == end) {
+	first := sort.Search(len(all), func(i int) bool { return all[i].Base >= cp.Of[0].Base })
+	end := sort.Search(len(all), func(i int) bool { return all[i].Base > cp.Of[len(cp.Of)-1].Last })
+	old := slices.Clone(all[first:end])
+	switch {
+	case cp.Holds(old):
+		cp.Of = old // times are the rows', not what the caller read
+	case !mutant.On(mutantReplaceUnchecked) || len(old) == 0:
 		return false
 	}
-	old := slices.Clone(all[first:end])
-	for _, o := range old { // what the rows say counts, not what the caller read
-		e.CommittedAt = max(e.CommittedAt, o.CommittedAt)
-	}
-	m.extents[key] = slices.Concat(all[:first], []commit.Extent{e}, all[end:])
+	m.extents[key] = slices.Concat(all[:first], []commit.Extent{cp.Extent(id)}, all[end:])
 	m.release(old)
 	return true
 }
@@ -276,7 +275,7 @@ func (m *Metadata) RetentionDue(ctx context.Context, after commit.PartitionKey, 
 func (m *Metadata) SegmentsByID(ctx context.Context, ids []domain.SegmentID) ([]ports.SegmentRow, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if err := m.upkeep(ctx, "find segments", len(ids)); err != nil {
+	if err := m.upkeep(ctx, "find segments", max(1, len(ids))); err != nil {
 		return nil, err
 	}
 	return m.rowsOf(ids), nil

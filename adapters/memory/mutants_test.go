@@ -22,6 +22,7 @@ var planted = []mutant.ID{
 	"duplicate-appended-again", "sequence-not-remembered", "older-epoch-accepted", "offset-gap-after-reject",
 	"duplicate-answers-next-offset", "deleted-topic-accepted", "extent-spans-rejected-batch",
 	"memory-replay-looked-up-not", "memory-live-count-not-lowered", "memory-commit-wakes-nobody",
+	"memory-replace-takes-what-was-trimmed", "memory-expiry-takes-committed-segments",
 }
 
 // runSuite runs this test binary's suite with one planted bug, "" for none.

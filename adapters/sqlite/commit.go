@@ -64,8 +64,12 @@ type segmentRow struct {
 	size     int64
 	crc32c   uint32
 	settled  bool // a commit has judged it
+	replaced bool // it was committed by Replace
 	outcomes []commit.Outcome
 }
+
+// refused says that the segment can never be committed by a commit.
+func (r *segmentRow) refused() bool { return r.replaced || r.state >= stateDeleting && !r.settled }
 
 func (w *commitWork) do(c *conn) error {
 	if err := w.loadSegments(c); err != nil {
@@ -79,7 +83,7 @@ func (w *commitWork) do(c *conn) error {
 }
 
 var segmentsByID = newBulk(
-	"SELECT segment_id, segment_no, state, outcomes FROM segments WHERE segment_id IN (", "?", ")")
+	"SELECT segment_id, segment_no, state, outcomes, replaced IS NOT NULL FROM segments WHERE segment_id IN (", "?", ")")
 
 func (w *commitWork) loadSegments(c *conn) error {
 	w.rows = make(map[domain.SegmentID]*segmentRow, len(w.segments))
@@ -88,7 +92,7 @@ func (w *commitWork) loadSegments(c *conn) error {
 		ids[i] = w.segments[i].ID[:]
 	}
 	return c.queryBulk(segmentsByID, func(r *row) error {
-		seg := &segmentRow{no: r.int(1), state: r.int(2), settled: !r.null(3)}
+		seg := &segmentRow{no: r.int(1), state: r.int(2), settled: !r.null(3), replaced: r.int(4) != 0}
 		w.rows[domain.SegmentID(r.uuid(0))] = seg
 		if !seg.settled || mutant.On(mutantReplayDecides) {
 			seg.settled = false
@@ -104,7 +108,7 @@ func (w *commitWork) loadSegments(c *conn) error {
 func (w *commitWork) pending() []commit.Segment {
 	pending := make([]commit.Segment, 0, len(w.segments))
 	for _, seg := range w.segments {
-		if row := w.rows[seg.ID]; row != nil && !row.settled {
+		if row := w.rows[seg.ID]; row != nil && !row.refused() && !row.settled {
 			pending = append(pending, seg)
 		}
 	}
@@ -116,7 +120,7 @@ func (w *commitWork) decide() {
 	for i, seg := range w.segments {
 		row := w.rows[seg.ID]
 		switch {
-		case row == nil || row.state == stateDeleting && !row.settled:
+		case row == nil || row.refused():
 			w.results[i].Err = ports.MetadataError(fmt.Sprintf("commit segment %s", seg.ID), ports.Definite, errNotPending)
 			continue
 		case !row.settled:
@@ -132,8 +136,7 @@ func (w *commitWork) judge(row *segmentRow, seg commit.Segment) {
 	w.extents = slices.Grow(w.extents, len(d.Extents)*insertExtents.width)
 	for _, e := range d.Extents {
 		key := w.view.keys[commit.PartitionKey{Topic: e.Topic, Partition: e.Partition}]
-		w.extents = append(w.extents, key, int64(e.Base), int64(e.Last), row.no,
-			e.Position, e.Length, int64(e.Batches), e.MaxTimestamp, sumOfExtent(key, row.no, e))
+		w.extents = insertArgs(w.extents, key, row.no, e)
 	}
 	row.settled, row.outcomes, row.state = true, d.Outcomes, stateCommitted
 	row.size, row.crc32c, row.live = seg.Size, seg.CRC32C, int64(len(d.Extents))
@@ -146,9 +149,9 @@ func (w *commitWork) judge(row *segmentRow, seg commit.Segment) {
 
 var (
 	insertExtents = newBulk(`INSERT INTO extents (partition_key, base_offset, last_offset, segment_no,
-		position, length, batches, max_timestamp, row_crc32c) VALUES `, "(?, ?, ?, ?, ?, ?, ?, ?, ?)", "")
+		position, length, batches, max_timestamp, committed_at, row_crc32c) VALUES `, "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", "")
 	settleSegments = newBulk("WITH v(no, state, at, size, crc, live, outcomes) AS (VALUES ", "(?, ?, ?, ?, ?, ?, ?)",
-		`) UPDATE segments SET state = v.state, committed_at = v.at, size_bytes = v.size, crc32c = v.crc,
+		`) UPDATE segments SET state = v.state, state_at = v.at, size_bytes = v.size, crc32c = v.crc,
 		live_extents = v.live, outcomes = v.outcomes FROM v WHERE segment_no = v.no`)
 	// A replay writes, so that its own sync covers the first commit.
 	replaySegments = newBulk("UPDATE segments SET replays = replays + 1 WHERE segment_no IN (", "?", ")")

@@ -96,7 +96,7 @@ func TestStore_StopsForGoodWhenAValueOfARowHasChanged(t *testing.T) {
 		"UPDATE partitions SET log_start = 1", "UPDATE partitions SET next_offset = 1 + next_offset", "UPDATE partitions SET bytes = 0",
 		"UPDATE partitions SET row_crc32c = 7", "UPDATE extents SET last_offset = 10", "UPDATE extents SET base_offset = base_offset + 1",
 		"UPDATE extents SET segment_no = 3 - segment_no", "UPDATE extents SET position = position + 1", "UPDATE extents SET length = 1",
-		"UPDATE extents SET batches = 2", "UPDATE extents SET max_timestamp = 1 - max_timestamp", "UPDATE extents SET row_crc32c = 7",
+		"UPDATE extents SET batches = 2", "UPDATE extents SET max_timestamp = 1 - max_timestamp", "UPDATE extents SET committed_at = 1", "UPDATE extents SET row_crc32c = 7",
 		"UPDATE topics SET partitions = -1", "UPDATE topics SET partitions = 1000000",
 	} {
 		s := newTest(t)

@@ -11,9 +11,14 @@ var violations = map[string]string{
 		WHERE live_extents <> (SELECT count(*) FROM extents AS e WHERE e.segment_no = s.segment_no)`,
 	"an extent's segment exists and is committed": `SELECT e.segment_no FROM extents AS e
 		LEFT JOIN segments AS s USING (segment_no) WHERE s.state IS NOT 2`,
-	"a committed segment is live": "SELECT segment_no FROM segments WHERE state = 2 AND live_extents = 0",
-	"a segment is judged when it leaves pending": `SELECT segment_no FROM segments
-		WHERE (state = 1) <> (outcomes IS NULL)`,
+	"a committed segment is live":     "SELECT segment_no FROM segments WHERE state = 2 AND live_extents = 0",
+	"a pending segment is not judged": "SELECT segment_no FROM segments WHERE state = 1 AND (outcomes IS NOT NULL OR replaced IS NOT NULL)",
+	"a committed segment is judged by a commit or a compaction": `SELECT segment_no FROM segments
+		WHERE state = 2 AND (outcomes IS NULL) = (replaced IS NULL)`,
+	"no segment is judged twice": "SELECT segment_no FROM segments WHERE outcomes IS NOT NULL AND replaced IS NOT NULL",
+	"a state is known, and not older than its segment": `SELECT segment_no FROM segments
+		WHERE state NOT BETWEEN 1 AND 4 OR state_at < created_at`,
+	"an extent was committed": "SELECT base_offset FROM extents WHERE committed_at <= 0",
 	"extents are dense": `SELECT partition_key, base_offset FROM
 		(SELECT *, lag(last_offset, 1, base_offset - 1) OVER (PARTITION BY partition_key ORDER BY base_offset) AS before FROM extents)
 		WHERE base_offset <> before + 1 OR last_offset < base_offset`,
@@ -29,7 +34,15 @@ var violations = map[string]string{
 		LEFT JOIN topics ON topic_no = partition_key >> 20 WHERE partition_key & 0xfffff >= coalesce(partitions, 0)`,
 	"a topic has all its partitions": `SELECT topic_no FROM topics AS t
 		WHERE partitions <> (SELECT count(*) FROM partitions WHERE partition_key >> 20 = t.topic_no)`,
-	"an extent's partition exists": "SELECT partition_key FROM extents LEFT JOIN partitions AS p USING (partition_key) WHERE p.bytes IS NULL",
+	"an extent's partition exists, or its topic is to be purged": `SELECT partition_key FROM extents
+		LEFT JOIN partitions AS p USING (partition_key) LEFT JOIN deleted_topics AS d ON d.topic_no = partition_key >> 20
+		WHERE (p.bytes IS NULL) = (d.topic_no IS NULL)`,
+	"a deleted topic's sequences are swept when it is empty": `SELECT topic_no FROM deleted_topics AS d
+		WHERE (swept IS NULL) <> EXISTS (SELECT 1 FROM extents WHERE partition_key >> 20 = d.topic_no)`,
+	"no topic is deleted and there": "SELECT topic_no FROM topics JOIN deleted_topics USING (topic_no)",
+	"a producer's sequences belong to a topic": `SELECT partition_key FROM producer_partitions
+		LEFT JOIN topics AS t ON t.topic_no = partition_key >> 20 LEFT JOIN deleted_topics AS d ON d.topic_no = partition_key >> 20
+		WHERE t.topic_no IS NULL AND d.topic_no IS NULL`,
 }
 
 func checkInvariants(t *testing.T, path string) {

@@ -8,31 +8,6 @@ import (
 	"github.com/streamhouse/streamhouse/ports"
 )
 
-const extentColumns = `SELECT e.base_offset, e.last_offset, e.position, e.length, e.batches, e.max_timestamp, s.segment_id, s.object_key, e.segment_no, e.row_crc32c
-	FROM extents AS e JOIN segments AS s USING (segment_no) `
-
-var (
-	extentsFrom = query{extentColumns + `WHERE e.partition_key = ?1 AND e.base_offset >=
-		(SELECT max(base_offset) FROM extents WHERE partition_key = ?1 AND base_offset <= ?2) ORDER BY e.base_offset`}
-	extentByTime = query{extentColumns + `WHERE e.partition_key = ? AND e.max_timestamp >= ? ORDER BY e.base_offset LIMIT 1`}
-)
-
-func scanExtent(r *row, key commit.PartitionKey, pk int64) ports.ExtentRef {
-	e := ports.ExtentRef{
-		Extent: commit.Extent{
-			Topic: key.Topic, Partition: key.Partition,
-			Base: domain.Offset(r.int(0)), Last: domain.Offset(r.int(1)),
-			Position: r.int(2), Length: r.int(3), Batches: int32(r.int(4)), MaxTimestamp: r.int(5),
-			Segment: domain.SegmentID(r.uuid(6)),
-		},
-		ObjectKey: r.text(7),
-	}
-	if r.int(9) != sumOfExtent(pk, r.int(8), e.Extent) && r.err == nil {
-		r.err = damagedError("an extent's row does not have its checksum")
-	}
-	return e
-}
-
 // Plan implements ports.Log. The bounds of all partitions are one statement;
 // extents are looked for only where there are any.
 func (s *Store) Plan(ctx context.Context, requests []ports.PlanRequest) ([]ports.Plan, error) {
@@ -77,13 +52,13 @@ func (c *conn) planOne(v *view, r ports.PlanRequest, plan *ports.Plan) error {
 	var sum int64
 	pk := v.keys[r.PartitionKey]
 	return c.query(&extentsFrom, func(row *row) error {
-		e := scanExtent(row, r.PartitionKey, pk)
+		e := scanExtent(row, r.Topic).ExtentRef
 		if sum += e.Length; sum > r.MaxBytes && len(plan.Extents) > 0 {
 			return errStop
 		}
 		plan.Extents = append(plan.Extents, e)
 		return nil
-	}, pk, int64(r.From))
+	}, pk, int64(r.From), int64(r.Extents()))
 }
 
 // missing says in plan why the partition has no row.
@@ -111,7 +86,7 @@ func (s *Store) ExtentAt(ctx context.Context, key commit.PartitionKey, timestamp
 		}
 		pk := partitionKey(t.no, key.Partition)
 		return c.query(&extentByTime, func(r *row) error {
-			extent, found = scanExtent(r, key, pk), true
+			extent, found = scanExtent(r, key.Topic).ExtentRef, true
 			return nil
 		}, pk, timestamp)
 	})

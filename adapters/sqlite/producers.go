@@ -16,8 +16,8 @@ var (
 	insertProducer = query{"INSERT INTO producers (name, epoch, active_at) VALUES (?, 0, ?) RETURNING producer_id"}
 	raiseEpoch     = query{"UPDATE producers SET epoch = epoch + 1, active_at = ? WHERE producer_id = ?"}
 	deleteProducer = query{"DELETE FROM producers WHERE producer_id = ?"}
-	deleteStreams  = query{"DELETE FROM producer_partitions WHERE producer_id = ?"}
-	idleProducers  = query{"SELECT producer_id, active_at FROM producers WHERE name IS NULL AND active_at <= ? ORDER BY active_at LIMIT 32"}
+	forgetStreams  = query{"DELETE FROM producer_partitions WHERE producer_id = ?"}
+	idleProducers  = query{"SELECT producer_id, active_at FROM producers INDEXED BY producers_idle WHERE name IS NULL AND active_at <= ? ORDER BY active_at LIMIT 32"}
 )
 
 // RegisterProducer implements ports.Producers. Each registration also removes
@@ -63,7 +63,7 @@ func (c *conn) register(name string, now int64) (ports.ProducerSession, error) {
 	}
 	p.Epoch++
 	// The sequences of older sessions decide nothing any more.
-	if err := c.exec(&deleteStreams, int64(p.ID)); err != nil {
+	if err := c.exec(&forgetStreams, int64(p.ID)); err != nil {
 		return p, err
 	}
 	return p, c.exec(&raiseEpoch, now, int64(p.ID))
@@ -79,7 +79,7 @@ func (c *conn) newProducer(name any, now int64) (p ports.ProducerSession, err er
 }
 
 func (c *conn) forget(id domain.ProducerID) error {
-	if err := c.exec(&deleteStreams, int64(id)); err != nil {
+	if err := c.exec(&forgetStreams, int64(id)); err != nil {
 		return err
 	}
 	return c.exec(&deleteProducer, int64(id))

@@ -24,7 +24,7 @@ const (
 	// applicationID marks the file as ours: "SHse".
 	applicationID = 0x53487365
 	// schemaVersion is the newest migration's.
-	schemaVersion = 1
+	schemaVersion = 2
 	versionTable  = "schema_version"
 )
 
@@ -172,7 +172,7 @@ func migrate(ctx context.Context, path string) error {
 		return err
 	}
 	provider, err := goose.NewProvider(goose.DialectSQLite3, db, scripts,
-		goose.WithTableName(versionTable), goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+		goose.WithTableName(versionTable), goose.WithGoMigrations(schema2), goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}

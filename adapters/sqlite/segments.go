@@ -10,12 +10,11 @@ import (
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
-	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/domain/segment"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
-// The states of a segment, as they are stored.
+// The states of a segment, as they are stored: those of ports.SegmentState.
 const (
 	statePending   = 1
 	stateCommitted = 2
@@ -28,7 +27,7 @@ const (
 )
 
 var insertSegments = newBulk(
-	"INSERT INTO segments (segment_id, object_key, state, created_at) VALUES ", "(?, ?, 1, ?)", "")
+	"INSERT INTO segments (segment_id, object_key, state, created_at, state_at) VALUES ", "(?, ?, 1, ?, ?)", "")
 
 // newID makes an identifier that sorts by time.
 func newID(now time.Time) domain.UUID {
@@ -49,43 +48,32 @@ func (s *Store) Reserve(ctx context.Context, n int) ([]ports.SegmentRef, error) 
 	for i := range refs {
 		id := domain.SegmentID(newID(now))
 		refs[i] = ports.SegmentRef{ID: id, Key: segment.Key(id)}
-		args = append(args, id[:], refs[i].Key, now.UnixMilli())
+		args = append(args, id[:], refs[i].Key, now.UnixMilli(), now.UnixMilli())
 	}
 	err := s.write(ctx, op, func(c *conn) error { return c.execBulk(insertSegments, args) })
 	return given(refs, err)
 }
 
-var (
-	// The extents of the partitions ?1 to ?2 that end before the offset ?3.
-	releaseSegments = query{`UPDATE segments SET
-			live_extents = live_extents - gone.n,
-			state = CASE WHEN live_extents = gone.n THEN 3 ELSE state END
-		FROM (SELECT segment_no AS no, count(*) AS n FROM extents
-			WHERE partition_key BETWEEN ?1 AND ?2 AND last_offset < ?3 GROUP BY segment_no) AS gone
-		WHERE segment_no = gone.no`}
-	releasedBytes = query{`SELECT coalesce(sum(length), 0) FROM extents
-		WHERE partition_key BETWEEN ?1 AND ?2 AND last_offset < ?3`}
-	deleteExtents = query{"DELETE FROM extents WHERE partition_key BETWEEN ?1 AND ?2 AND last_offset < ?3"}
-	updateStart   = query{"UPDATE partitions SET log_start = ?, bytes = ?, row_crc32c = ? WHERE partition_key = ?"}
-)
+var updateStart = query{"UPDATE partitions SET log_start = ?, bytes = ?, row_crc32c = ? WHERE partition_key = ?"}
 
-// dropExtents deletes the extents of the partitions first to last that end
-// before the offset to, lets go of their segments, and returns how many bytes they held.
-func (c *conn) dropExtents(first, last int64, to domain.Offset) (bytes int64, err error) {
-	args := []driver.Value{first, last, int64(to)}
-	err = c.query(&releasedBytes, func(r *row) error {
-		bytes = r.int(0)
-		return nil
-	}, args...)
-	if err != nil {
-		return 0, err
+// cutOff drops the extents, which are the partition's oldest, and raises its
+// log start.
+func (c *conn) cutOff(pk int64, p commit.Partition, gone []extentRow, start domain.Offset, now int64) error {
+	if err := c.dropExtents(gone, now); err != nil {
+		return err
 	}
-	if !mutant.On(mutantTrimKeepsSegment) {
-		if err := c.exec(&releaseSegments, args...); err != nil {
-			return 0, err
-		}
+	p.LogStart, p.Bytes = start, p.Bytes-lengthOf(gone)
+	return c.exec(&updateStart, int64(p.LogStart), p.Bytes, sumOfPartition(p), pk)
+}
+
+// extentsBelow returns the extents of a partition that end before the offset to.
+func (c *conn) extentsBelow(topic domain.TopicID, pk int64, to domain.Offset) ([]extentRow, error) {
+	rows, err := c.extentRows(&extentsBetween, topic, pk, int64(0), int64(to), int64(maxOffset))
+	// All that begin before it, and the last of them may hold it.
+	for len(rows) > 0 && rows[len(rows)-1].Last >= to {
+		rows = rows[:len(rows)-1]
 	}
-	return bytes, c.exec(&deleteExtents, args...)
+	return rows, err
 }
 
 // Trim implements ports.Log.
@@ -107,12 +95,11 @@ func (s *Store) Trim(ctx context.Context, key commit.PartitionKey, to domain.Off
 			return nil
 		}
 		pk := partitionKey(t.no, key.Partition)
-		bytes, err := c.dropExtents(pk, pk, to)
+		gone, err := c.extentsBelow(key.Topic, pk, to)
 		if err != nil {
 			return err
 		}
-		p.LogStart, p.Bytes = start, p.Bytes-bytes
-		return c.exec(&updateStart, int64(p.LogStart), p.Bytes, sumOfPartition(p), pk)
+		return c.cutOff(pk, p, gone, start, s.now().UnixMilli())
 	})
 	return given(start, err)
 }

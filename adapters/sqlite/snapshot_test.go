@@ -8,6 +8,7 @@ import (
 	"github.com/streamhouse/streamhouse/adapters/memory"
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/ports"
 )
 
 // snapshotOf reads all rows of s, in the form that the store in memory gives
@@ -33,22 +34,23 @@ func snapshotOf(t *testing.T, s *Store) (all memory.Snapshot) {
 					})
 					return nil
 				}},
-			{`SELECT topic_id, partition_key & 0xfffff, base_offset, last_offset, segment_id, position, length, batches, max_timestamp
-				FROM extents JOIN topics ON topic_no = partition_key >> 20 JOIN segments USING (segment_no)
+			{`SELECT topic_id, partition_key & 0xfffff, base_offset, last_offset, segment_id, position, length, batches, max_timestamp, committed_at
+				FROM extents JOIN (SELECT topic_no, topic_id FROM topics UNION ALL SELECT topic_no, topic_id FROM deleted_topics)
+				ON topic_no = partition_key >> 20 JOIN segments USING (segment_no)
 				ORDER BY topic_id, partition_key, base_offset`,
 				func(r *row) error {
 					key := scanKey(r)
 					all.Extents = append(all.Extents, commit.Extent{
 						Topic: key.Topic, Partition: key.Partition, Base: domain.Offset(r.int(2)), Last: domain.Offset(r.int(3)),
-						Segment: domain.SegmentID(r.uuid(4)), Position: r.int(5), Length: r.int(6), Batches: int32(r.int(7)), MaxTimestamp: r.int(8),
+						Segment: domain.SegmentID(r.uuid(4)), Position: r.int(5), Length: r.int(6), Batches: int32(r.int(7)), MaxTimestamp: r.int(8), CommittedAt: r.int(9),
 					})
 					return nil
 				}},
-			{`SELECT segment_id, object_key, state, created_at, size_bytes, crc32c, live_extents, outcomes FROM segments ORDER BY segment_id`,
+			{`SELECT segment_id, object_key, state, created_at, size_bytes, crc32c, live_extents, outcomes, replaced IS NOT NULL FROM segments ORDER BY segment_id`,
 				func(r *row) error {
 					seg := memory.SegmentRow{
 						ID: domain.SegmentID(r.uuid(0)), Key: r.text(1), State: ports.SegmentState(r.int(2)),
-						CreatedAt: time.UnixMilli(r.int(3)), Size: r.int(4), CRC32C: uint32(r.int(5)), Live: int(r.int(6)),
+						CreatedAt: time.UnixMilli(r.int(3)), Size: r.int(4), CRC32C: uint32(r.int(5)), Live: int(r.int(6)), Replaced: r.int(8) != 0,
 					}
 					var err error
 					if !r.null(7) {

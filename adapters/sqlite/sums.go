@@ -15,7 +15,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // sumOf is the CRC32C of values, 8 bytes each.
 func sumOf(values ...int64) int64 {
-	var stack [8 * 8]byte
+	var stack [8 * 9]byte
 	b := stack[:0]
 	for _, v := range values {
 		b = binary.LittleEndian.AppendUint64(b, uint64(v))
@@ -28,7 +28,7 @@ func sumOfPartition(p commit.Partition) int64 {
 }
 
 func sumOfExtent(partitionKey, segmentNo int64, e commit.Extent) int64 {
-	return sumOf(partitionKey, int64(e.Base), int64(e.Last), segmentNo, e.Position, e.Length, int64(e.Batches), e.MaxTimestamp)
+	return sumOf(partitionKey, int64(e.Base), int64(e.Last), segmentNo, e.Position, e.Length, int64(e.Batches), e.MaxTimestamp, e.CommittedAt)
 }
 
 const partitionColumns = "partition_key, log_start, next_offset, bytes, row_crc32c"

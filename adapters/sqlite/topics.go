@@ -21,6 +21,10 @@ func partitionKey(topicNo int64, p domain.PartitionID) int64 {
 	return topicNo<<partitionBits | int64(p)
 }
 
+func partitionOf(key int64) domain.PartitionID {
+	return domain.PartitionID(key & (1<<partitionBits - 1))
+}
+
 const topicColumns = "SELECT topic_no, topic_id, name, partitions, retention_ns, retention_bytes, created_at FROM topics "
 
 var (
@@ -39,11 +43,6 @@ var (
 
 	deleteTopic      = query{"DELETE FROM topics WHERE topic_no = ?"}
 	deletePartitions = query{"DELETE FROM partitions WHERE partition_key BETWEEN ? AND ?"}
-	// What the streams alone know, how long their sessions last, is kept.
-	saveActive = query{`UPDATE producers SET active_at = max(active_at, s.at)
-		FROM (SELECT producer_id AS id, max(accepted_at) AS at FROM producer_partitions
-			WHERE partition_key BETWEEN ?1 AND ?2 GROUP BY producer_id) AS s WHERE producer_id = s.id`}
-	deleteStreamsOf = query{"DELETE FROM producer_partitions WHERE partition_key BETWEEN ? AND ?"}
 )
 
 // topicRow is a topic and its number.
@@ -67,7 +66,11 @@ func scanTopic(r *row) topicRow {
 
 // keys returns the first and the last partition key that t can ever have.
 func (t topicRow) keys() (first, last int64) {
-	return partitionKey(t.no, 0), partitionKey(t.no, domain.MaxPartitions)
+	return topicKeys(t.no)
+}
+
+func topicKeys(topicNo int64) (first, last int64) {
+	return partitionKey(topicNo, 0), partitionKey(topicNo, domain.MaxPartitions)
 }
 
 // CreateTopic implements ports.Topics.
@@ -194,21 +197,20 @@ func (s *Store) DescribePartitions(ctx context.Context, id domain.TopicID) ([]do
 	return given(states, err)
 }
 
-// DeleteTopic implements ports.Topics.
+// DeleteTopic implements ports.Topics. It costs by the topic's partitions; what
+// they held, and what producers sent to them, is for PurgeTopics.
 func (s *Store) DeleteTopic(ctx context.Context, id domain.TopicID) error {
 	return s.write(ctx, fmt.Sprintf("delete topic %s", id), func(c *conn) error {
 		t, err := c.topicByID(id)
 		if err != nil {
 			return err
 		}
-		first, last := t.keys()
-		if _, err := c.dropExtents(first, last, domain.Offset(maxOffset)); err != nil {
+		if err := c.bury(t, s.now().UnixMilli()); err != nil {
 			return err
 		}
-		for _, q := range []*query{&saveActive, &deleteStreamsOf, &deletePartitions} {
-			if err := c.exec(q, first, last); err != nil {
-				return err
-			}
+		first, last := t.keys()
+		if err := c.exec(&deletePartitions, first, last); err != nil {
+			return err
 		}
 		return c.exec(&deleteTopic, t.no)
 	})

@@ -31,6 +31,7 @@ func (v *view) load(c *conn, segments []commit.Segment, now int64) error {
 		batches += len(segments[i].Batches)
 	}
 	v.init(batches)
+	v.Now = now
 	streams := v.name(segments)
 	if err := v.loadKeys(c); err != nil {
 		return err

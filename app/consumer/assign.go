@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
@@ -74,7 +73,7 @@ func (c *Consumer) enter(t domain.Topic, parts []*partition, whole bool) error {
 	}
 	if whole {
 		ids = nil
-		c.refreshAt = time.Now().Add(c.cfg.TopicRefresh)
+		c.refreshSoon()
 	}
 	c.remove(t.Name, ids)
 	if whole {

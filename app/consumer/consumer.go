@@ -4,8 +4,8 @@
 // A Consumer reads one fetch ahead: while the application works on the records
 // of one, a single goroutine brings the next. At the end of the log that fetch waits
 // in the fetcher for new records, so a new one is handed out at once and an idle consumer
-// does next to nothing: it looks every FetchMaxWait, or every TopicRefresh if all partitions of a
-// topic are assigned, whether it still reads what there is.
+// does next to nothing: it looks every FetchMaxWait whether it still reads what there is; if all
+// partitions of a topic are assigned, more often at first.
 //
 // Partitions are known by topic id. If a topic is deleted and its name given to
 // another, the consumer answers domain.ErrTopicNotFound until it is assigned again.
@@ -47,7 +47,10 @@ type Consumer struct {
 	whole []*wholeTopic
 	// refreshAt is when the topics in whole are due to be looked at.
 	refreshAt time.Time
-	bounded   bool // a bounded read is going on
+	// refreshEvery is the time between two looks now: TopicRefresh while records
+	// come.
+	refreshEvery time.Duration
+	bounded      bool // a bounded read is going on
 
 	// current[next:] is being handed out, ahead is the fetch after it. Only
 	// when ahead is empty may another fetch begin.

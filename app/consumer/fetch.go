@@ -91,6 +91,15 @@ func (c *Consumer) plan(ctx context.Context, j *job) (pause time.Duration, ok bo
 // never is longer than any wait.
 const never = time.Duration(math.MaxInt64)
 
+// refreshSoon makes the next look at the topics due within TopicRefresh. A
+// consumer that nothing comes to looks ever more rarely.
+func (c *Consumer) refreshSoon() {
+	if c.refreshEvery != c.cfg.TopicRefresh {
+		c.refreshEvery = c.cfg.TopicRefresh
+		c.refreshAt = time.Now().Add(c.cfg.TopicRefresh)
+	}
+}
+
 // refreshDue returns how long it is until the topics are due to be looked at.
 func (c *Consumer) refreshDue(now time.Time) time.Duration {
 	if len(c.whole) == 0 {
@@ -198,6 +207,7 @@ func (c *Consumer) buffer(j *job, chunks []chunk, next []domain.Offset) {
 		p.ahead, p.stuck = next[i], ch.err != nil
 		ch.p, ch.version = p, p.version
 		c.ahead = append(c.ahead, ch)
+		c.refreshSoon()
 	}
 }
 
@@ -228,7 +238,8 @@ func (c *Consumer) refresh(j *job) {
 	c.mu.Lock()
 	defer c.leave()
 	if c.land(j, err) {
-		c.refreshAt = time.Now().Add(c.cfg.TopicRefresh)
+		c.refreshEvery = min(2*c.refreshEvery, max(c.cfg.TopicRefresh, c.cfg.FetchMaxWait))
+		c.refreshAt = time.Now().Add(c.refreshEvery)
 		c.wanted = true
 		for _, t := range topics {
 			c.widen(t)

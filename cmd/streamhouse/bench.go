@@ -177,8 +177,8 @@ func (j *benchJob) latency(ctx context.Context) (_ benchResult, err error) {
 	return r, err
 }
 
-// withScratch opens stores to be thrown away, on the disk of the real ones, and
-// removes them after f.
+// withScratch opens stores to be thrown away, beside the real ones and of the
+// same kind, and removes them after f.
 func (j *benchJob) withScratch(ctx context.Context, f func(bench.Scratch) error) (err error) {
 	near := j.settings.Data
 	if dir, ok := strings.CutPrefix(j.settings.Segments, "file:"); ok {
@@ -192,8 +192,11 @@ func (j *benchJob) withScratch(ctx context.Context, f func(bench.Scratch) error)
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	cfg := wiring.DefaultConfig()
-	cfg.Data = filepath.Join(dir, "stores")
+	cfg, discard, err := wiringConfig(j.settings).Scratch(filepath.Join(dir, "stores"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, discard(context.WithoutCancel(ctx))) }()
 	s := bench.Scratch{Dir: dir}
 	system, err := j.app.open(ctx, cfg, &s.Metadata, &s.Segments)
 	if err != nil {

@@ -98,7 +98,8 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.AddCommand(a.topicCommand(), a.produceCommand(), a.consumeCommand(),
-		a.segmentCommand(), a.benchCommand(), a.versionCommand())
+		a.segmentCommand(), a.janitorCommand(), a.storeCommand(),
+		a.benchCommand(), a.versionCommand())
 	return root
 }
 
@@ -151,6 +152,7 @@ func wiringConfig(s settings.Settings) wiring.Config {
 	cfg := wiring.DefaultConfig()
 	cfg.Data, cfg.Metadata, cfg.Segments = s.Data, s.Metadata, s.Segments
 	cfg.Producer, cfg.Compress = s.Producer, s.Compress
+	cfg.Janitor = s.Janitor
 	if s.FetchBytes > 0 {
 		cfg.Consumer.FetchBytes = s.FetchBytes
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"io"
 	"strconv"
 
 	"github.com/streamhouse/streamhouse/cmd/streamhouse/recordio"
@@ -28,4 +30,11 @@ func plural(n int64, noun string) string {
 		return noun
 	}
 	return noun + "s"
+}
+
+// writeJSON prints v as one line of JSON.
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
 }

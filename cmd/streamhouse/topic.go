@@ -72,7 +72,7 @@ func (a *app) topicCreate() *cobra.Command {
 		Use:   "create TOPIC",
 		Short: "Create a topic",
 		Long: "Creates an empty topic. A name has 1 to 249 of A-Z a-z 0-9 . _ -\n\n" +
-			"The retention is kept with the topic; nothing deletes by it yet.",
+			"What is older or more than the retention is deleted by the janitor, in whole extents.",
 		Example: "  streamhouse topic create orders --partitions 16 --retention-age 7d",
 		Args:    topicArgument,
 	}, func(ctx context.Context, t *topics.Topics, json bool, args []string) error {

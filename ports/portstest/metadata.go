@@ -48,8 +48,9 @@ func RaiseEpochWith(raise func(t *testing.T, s ports.MetadataStore, name string,
 	return func(x *metadataSuite) { x.raiseEpoch = raise }
 }
 
-// CheckWith looks at the inside of the store at the end of every case: live
-// counts, dense extents. The store may be closed by then.
+// CheckWith looks at the inside of the store at the end of every case: what the
+// port's own Inspection does not show, or shows through the same code as is tested. The store
+// may be closed by then.
 func CheckWith(check func(t *testing.T, s ports.MetadataStore)) MetadataOption {
 	return func(x *metadataSuite) { x.check = check }
 }
@@ -101,16 +102,22 @@ func (x *metadataSuite) groups() []metadataGroup {
 		{"Abandon", abandonCases},
 		{"Subscribe", subscribeCases},
 		{"Lifecycle", lifecycleCases},
-		{"Race", raceCases},
+		{"Retain", retainCases},
+		{"Purge", purgeCases},
+		{"Garbage", garbageCases},
+		{"Replace", replaceCases},
+		{"Inspection", inspectionCases},
+		{"Race", slices.Concat(raceCases, upkeepRaceCases)},
 	}
 	if x.advance != nil {
-		all = append(all, metadataGroup{"Expiry", expiryCases})
+		all = append(all, metadataGroup{"Expiry", expiryCases},
+			metadataGroup{"RetainByAge", retainTimeCases}, metadataGroup{"GarbageByAge", garbageTimeCases})
 	}
 	if x.reopen != nil {
-		all = append(all, metadataGroup{"Reopen", reopenCases})
+		all = append(all, metadataGroup{"Reopen", slices.Concat(reopenCases, upkeepReopenCases)})
 	}
 	if x.share != nil {
-		all = append(all, metadataGroup{"Shared", sharedCases})
+		all = append(all, metadataGroup{"Shared", slices.Concat(sharedCases, upkeepSharedCases)})
 	}
 	return all
 }
@@ -147,5 +154,6 @@ func (x *metadataSuite) runAll(t *testing.T, cases []metadataCase) {
 func (x *metadataSuite) runOne(t *testing.T, c metadataCase) {
 	m := &metadataUnderTest{T: t, MetadataStore: x.open(t), suite: x}
 	c.run(m)
+	m.consistent()
 	x.check(t, m.MetadataStore)
 }

@@ -164,7 +164,18 @@ func (m *metadataUnderTest) everyCall(ctx context.Context, key commit.PartitionK
 	_, errs["RegisterProducer"] = m.RegisterProducer(ctx, "billing")
 	b := sequenced(session, key, 0, 1)
 	_, errs["AbandonBatch"] = m.AbandonBatch(ctx, ports.AbandonedBatch{StreamKey: b.Stream(), Epoch: b.Epoch, Records: 1})
+	_, errs["Retain"] = m.Retain(ctx, key, 1)
+	_, errs["ExpireReservations"] = m.ExpireReservations(ctx, time.Hour, 1)
+	_, errs["Garbage"] = m.Garbage(ctx, 0, domain.SegmentID{}, 1)
+	errs["MarkDeleted"] = m.MarkDeleted(ctx, []domain.SegmentID{seg.ID})
+	_, errs["ForgetDeleted"] = m.ForgetDeleted(ctx, 0, 1)
+	gone := commit.Extent{Topic: key.Topic, Last: 1, Length: 1, Batches: 1}
+	_, errs["Replace"] = m.Replace(ctx, commit.Compaction{ID: seg.ID, Size: 1, Copies: []commit.Copy{{Of: []commit.Extent{gone}}}})
+	_, errs["Extents"] = m.Extents(ctx, ports.FirstExtent, 1)
+	_, errs["Segments"] = m.Segments(ctx, domain.SegmentID{}, 1)
+	_, errs["SegmentsByID"] = m.SegmentsByID(ctx, []domain.SegmentID{seg.ID})
 	errs["DeleteTopic"] = m.DeleteTopic(ctx, key.Topic)
+	_, errs["PurgeTopics"] = m.PurgeTopics(ctx, 1)
 	return errs
 }
 
@@ -225,6 +236,9 @@ func cancelledHasNoEffect(m *metadataUnderTest) {
 	}
 	if _, err := m.Topic(m.Context(), "new"); err == nil && none("CreateTopic") {
 		m.Fatal("a topic was created")
+	}
+	if r := m.row(seg.ID); r.State != ports.SegmentPending && none("Replace") {
+		m.Fatalf("the segment has changed: %+v", r)
 	}
 	m.outcomes(m.commit(seg), accepted(2))
 	if none("AbandonBatch") && none("RegisterProducer") {

@@ -2,9 +2,11 @@ package portstest
 
 import (
 	"math"
+	"slices"
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/ports"
 )
 
 // reopenCases hold for stores that outlive their process.
@@ -138,4 +140,44 @@ func reopenKeepsIDs(m *metadataUnderTest) {
 	if len(producers) != times || len(segments) != times || len(topics) != times {
 		m.Fatalf("%d opens gave %d producers, %d segments, %d topics", times, len(producers), len(segments), len(topics))
 	}
+}
+
+// upkeepReopenCases are those of reopenCases about what upkeep leaves.
+var upkeepReopenCases = []metadataCase{
+	{"deleted topics wait for their purge, segments for their collection", reopenKeepsGarbage},
+	{"a compaction is there again, and gets its first count", reopenKeepsReplaced},
+}
+
+func reopenKeepsGarbage(m *metadataUnderTest) {
+	key := m.threeExtents()
+	m.delete(key.Topic)
+	m.purge(1, ports.Removed{Extents: 1, Bytes: 100, More: true})
+	garbage, deleted, pending := m.spoilt(1), m.deleted(1), m.reserve()
+	before, segments := m.everyExtent(10), m.everySegment(10)
+	m.reopen()
+	if got := m.everyExtent(10); !slices.Equal(got, before) || len(got) != 2 {
+		m.Fatalf("extents were %+v and are %+v", before, got)
+	}
+	for i, r := range m.everySegment(10) {
+		if was := segments[i]; r.ID != was.ID || r.State != was.State || r.Live != was.Live || !r.StateAt.Equal(was.StateAt) {
+			m.Fatalf("segment was %+v and is %+v", was, r)
+		}
+	}
+	m.state(garbage[0], ports.SegmentDeleting, 0)
+	m.state(deleted[0], ports.SegmentDeleted, 0)
+	m.state(pending, ports.SegmentPending, 0)
+	m.purge(10, ports.Removed{Extents: 2, Bytes: 500})
+}
+
+func reopenKeepsReplaced(m *metadataUnderTest) {
+	key := m.threeExtents()
+	e := m.extents(key, run{0, 9}, run{10, 19}, run{20, 29})
+	c := m.compaction(e[:1], e[1:])
+	m.trim(key, 10, 10)
+	m.replace(c, 1)
+	m.reopen()
+	m.extents(key, run{10, 29})
+	m.replace(c, 1)
+	m.refusedCommit(segmentOf(c.ID, plain(key, 1)))
+	m.outcomes(m.append(plain(key, 1)), accepted(30))
 }

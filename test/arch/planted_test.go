@@ -32,7 +32,7 @@ func TestCheck_FindsEachForbiddenKind(t *testing.T) {
 		{"an adapter imports a use case", "adapters/direct/x.go", own + "app/producer", whyAdapter},
 		{"an adapter imports another's library", "adapters/localfs/x.go", "github.com/pressly/goose/v3", "migrations"},
 		{"an adapter's test imports a far one", "adapters/codec/x_test.go", own + "adapters/sqlite", whyAdapter},
-		{"local imports memory", "adapters/local/x.go", own + "adapters/memory", whyAdapter},
+		{"local imports memory", "adapters/local/x.go", own + "adapters/memory", whyLocal},
 		{"the root imports a store", "x.go", own + "adapters/sqlite", whyRoot},
 		{"the root imports fault injection", "x.go", own + "adapters/fault", whyRoot},
 		{"the root imports the command", "x_test.go", own + "cmd/streamhouse/settings", whyRoot},

@@ -9,16 +9,17 @@ type room struct {
 }
 
 const (
-	whyRoot      = "the root package is the library's face: it imports domain, ports, app and, by ADR 0002, adapters/direct and adapters/codec"
-	whyDomain    = "domain knows nothing but the standard library, dchest/siphash and domain itself"
-	whyPorts     = "ports imports domain only"
-	whySuites    = "a suite is written against domain and ports, never against one adapter"
-	whyApp       = "a use case imports domain and ports, never an adapter and never another use case"
-	whyAdapter   = "an adapter imports domain, ports and its own library; adapters do not know each other (adapters/local alone joins sqlite and localfs)"
-	whyGenerated = "adapters/grpc/agentv1 is generated from the protocol and knows nothing of this module"
-	whyCommand   = "the command may import everything but test, the suites and adapters/fault"
-	whyTestRoom  = "test/... may import everything but the command, which it sees as a binary"
-	whyArch      = "test/arch and test/report judge the others and import none of them"
+	whyRoot     = "the root package is the library's face: it imports domain, ports, app and, by ADR 0002, adapters/direct and adapters/codec"
+	whyDomain   = "domain knows nothing but the standard library, dchest/siphash and domain itself"
+	whyPorts    = "ports imports domain only"
+	whySuites   = "a suite is written against domain and ports, never against one adapter"
+	whyApp      = "a use case imports domain and ports, never an adapter and never another use case"
+	whyAdapter  = "an adapter imports domain, ports and its own library; adapters do not know each other (adapters/local alone joins sqlite and localfs)"
+	whyLocal    = "adapters/local joins sqlite and localfs, and runs the janitor of the folder that it opens"
+	whyWire     = "adapters/grpc/agentv1 is generated from the protocol and knows nothing of this module"
+	whyCommand  = "the command may import everything but test, the suites and adapters/fault"
+	whyTestRoom = "test/... may import everything but the command, which it sees as a binary"
+	whyArch     = "test/arch and test/report judge the others and import none of them"
 )
 
 // rooms lists every folder that may hold Go files. A folder that is not here is
@@ -39,16 +40,18 @@ var rooms = []room{
 	{"app/janitor", []string{"domain/...", "ports"}, whyApp},
 	{"app/consumer", []string{"domain/...", "ports"}, whyApp},
 	{"app/producer", []string{"domain/...", "ports"}, whyApp},
+	{"app/storecheck", []string{"domain/...", "ports"}, whyApp},
 	{"app/topics", []string{"domain/...", "ports"}, whyApp},
 
 	{"adapters/codec", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/direct", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/fault", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/grpc", []string{"domain/...", "ports"}, whyAdapter},
-	{"adapters/grpc/agentv1", nil, whyGenerated},
-	{"adapters/local", []string{"domain/...", "ports", "adapters/sqlite", "adapters/localfs"}, whyAdapter},
+	{"adapters/grpc/agentv1", nil, whyWire},
+	{"adapters/local", []string{"domain/...", "ports", "adapters/sqlite", "adapters/localfs", "app/janitor"}, whyLocal},
 	{"adapters/localfs", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/memory", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/s3", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/sqlite", []string{"domain/...", "ports"}, whyAdapter},
 
 	{"cmd/streamhouse/...", command, whyCommand},
@@ -62,7 +65,8 @@ var rooms = []room{
 var (
 	command = []string{
 		".", "domain/...", "ports", "app/...", "cmd/streamhouse/...",
-		"adapters/codec", "adapters/direct", "adapters/grpc", "adapters/local", "adapters/localfs", "adapters/memory", "adapters/sqlite",
+		"adapters/codec", "adapters/direct", "adapters/local", "adapters/localfs", "adapters/memory", "adapters/sqlite",
+		"adapters/grpc", "adapters/postgres", "adapters/s3",
 	}
 	anything = []string{".", "domain/...", "ports/...", "app/...", "adapters/...", "test/..."}
 )
@@ -91,6 +95,8 @@ var libraries = []library{
 	{module: "modernc.org/sqlite", rooms: []string{"adapters/sqlite"}, why: "SQL lives in adapters/sqlite; its driver's types cross no port"},
 	{module: "github.com/pressly/goose/v3", rooms: []string{"adapters/sqlite"}, why: "migrations belong to the store they migrate"},
 	{module: "github.com/fsnotify/fsnotify", rooms: []string{"adapters/sqlite"}, why: "watching the metadata file is SQLite's way of waking readers"},
+	{module: "github.com/aws/aws-sdk-go-v2", rooms: []string{"adapters/s3"}, why: "S3 lives in adapters/s3; the SDK's types cross no port"},
+	{module: "github.com/aws/smithy-go", rooms: []string{"adapters/s3"}, why: "S3 lives in adapters/s3; the SDK's types cross no port"},
 	{module: "github.com/gofrs/flock", rooms: []string{"adapters/sqlite", "adapters/localfs"}, why: "file locks belong to the stores in files"},
 	{module: "golang.org/x/sys", rooms: []string{"adapters/localfs", "adapters/sqlite", "cmd/streamhouse/...", "test/..."}, tests: true, why: "system calls belong to the stores in files and to the command"},
 	{module: "github.com/spf13/cobra", rooms: []string{"cmd/streamhouse"}, why: "the command line lives in cmd/streamhouse"},

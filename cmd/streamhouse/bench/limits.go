@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/streamhouse/streamhouse/adapters/codec"
+	"github.com/streamhouse/streamhouse/adapters/direct"
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/batch"
 	"github.com/streamhouse/streamhouse/domain/commit"
@@ -29,7 +30,11 @@ type Limits struct {
 	ObjectCommits float64 `json:"object_commits_per_second"`
 	// MetadataCommits is commits of one batch each, one after the other.
 	MetadataCommits float64 `json:"metadata_commits_per_second"`
-	Cores           int     `json:"cores"`
+	// Puts is durable puts of objects of PutBytes, as many at once as a writer
+	// makes, in MB/s; PutP50 is how long one of them takes.
+	Puts     float64 `json:"put_mb_per_second"`
+	PutP50MS float64 `json:"put_p50_ms"`
+	Cores    int     `json:"cores"`
 }
 
 // Scratch is a place to measure limits in: stores of the same kind on the same
@@ -47,9 +52,12 @@ const lz4Cores = 2
 const (
 	appendBytes = 8 << 20
 	objectBytes = 4 << 10
+	// PutBytes is the size of the large objects that are put: that of a full
+	// segment.
+	PutBytes = 8 << 20
 )
 
-// MeasureLimits takes about four times each. RecordSize is that of the records
+// MeasureLimits takes about five times each. RecordSize is that of the records
 // to be compressed.
 func MeasureLimits(ctx context.Context, s Scratch, recordSize int, each time.Duration) (Limits, error) {
 	l := Limits{Cores: min(lz4Cores, runtime.GOMAXPROCS(0))}
@@ -62,6 +70,9 @@ func MeasureLimits(ctx context.Context, s Scratch, recordSize int, each time.Dur
 	if l.ObjectCommits, err = perSecond(ctx, each, objects.put); err != nil {
 		return l, fmt.Errorf("measure object commits: %w", err)
 	}
+	if err = l.measurePuts(ctx, s.Segments, each); err != nil {
+		return l, fmt.Errorf("measure puts: %w", err)
+	}
 	commits, err := newCommitter(ctx, s.Metadata)
 	if err != nil {
 		return l, fmt.Errorf("measure metadata commits: %w", err)
@@ -70,6 +81,35 @@ func MeasureLimits(ctx context.Context, s Scratch, recordSize int, each time.Dur
 		return l, fmt.Errorf("measure metadata commits: %w", err)
 	}
 	return l, nil
+}
+
+// measurePuts puts large objects that do not compress, as many at once as a
+// writer does by default.
+func (l *Limits) measurePuts(ctx context.Context, store ports.SegmentStore, each time.Duration) error {
+	body := make([]byte, PutBytes)
+	for i := range len(body) / 8 {
+		binary.LittleEndian.PutUint64(body[8*i:], mix(uint64(i)))
+	}
+	var wg sync.WaitGroup
+	var times histogram
+	uploads := direct.DefaultConfig().MaxUploads
+	errs := make([]error, uploads)
+	began := time.Now()
+	for i := range uploads {
+		wg.Go(func() {
+			objects := objectPutter{store: store, body: body, n: uint64(i) << 32}
+			for time.Since(began) < each && errs[i] == nil {
+				var took time.Duration
+				if took, errs[i] = objects.put(ctx); errs[i] == nil {
+					times.add(took)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	l.Puts = float64(times.count.Load()) * PutBytes / 1e6 / time.Since(began).Seconds()
+	l.PutP50MS = milliseconds(times.quantile(0.5))
+	return errors.Join(errs...)
 }
 
 // perSecond repeats f, which returns how long its measured part took, until

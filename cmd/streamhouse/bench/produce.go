@@ -73,6 +73,9 @@ type ProduceResult struct {
 	AckP99MS         float64 `json:"ack_p99_ms"`
 	Limits           Limits  `json:"limits"`
 	RatioToLZ4Limit  float64 `json:"ratio_to_lz4_limit"`
+	// RatioToLimit is of the lower of the LZ4 limit and the put limit times the
+	// compression.
+	RatioToLimit float64 `json:"ratio_to_limit"`
 }
 
 // sampleEvery is how many records go by for each whose acknowledgement is
@@ -115,6 +118,9 @@ func (r ProduceResult) WithLimits(l Limits) ProduceResult {
 	r.Limits = l
 	if l.LZ4 > 0 {
 		r.RatioToLZ4Limit = r.MBPerSecond / l.LZ4
+	}
+	if values := float64(r.Records) * float64(r.RecordSize) / 1e6; l.Puts > 0 && r.StoredMB > 0 {
+		r.RatioToLimit = r.MBPerSecond / min(l.LZ4, l.Puts*values/r.StoredMB)
 	}
 	return r
 }

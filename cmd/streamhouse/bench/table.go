@@ -33,7 +33,10 @@ func (r ProduceResult) WriteText(w io.Writer) error {
 		{"limit append+fsync", l.AppendFsync, "MB/s"},
 		{"limit object commits", l.ObjectCommits, "/s"},
 		{"limit metadata commits", l.MetadataCommits, "/s"},
+		{fmt.Sprintf("limit puts of %d MiB", PutBytes>>20), l.Puts, "MB/s"},
+		{"put p50", l.PutP50MS, "ms"},
 		{"ratio to lz4 limit", r.RatioToLZ4Limit, ""},
+		{"ratio to lower limit", r.RatioToLimit, ""},
 	})
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
 
+	"github.com/streamhouse/streamhouse/app/janitor"
 	"github.com/streamhouse/streamhouse/app/producer"
 	"github.com/streamhouse/streamhouse/domain"
 )
@@ -49,11 +50,15 @@ type Settings struct {
 	Producer producer.Config
 	// FetchBytes bounds one fetch of a consumer; 0 is the consumer's default.
 	FetchBytes int64
+	// Janitor is complete.
+	Janitor janitor.Config
 }
 
 // Defaults returns the settings with nothing given.
 func Defaults() Settings {
-	return Settings{Data: "./data", Compress: true, Producer: producer.DefaultConfig()}
+	return Settings{
+		Data: "./data", Compress: true, Producer: producer.DefaultConfig(), Janitor: janitor.DefaultConfig(),
+	}
 }
 
 // UnknownError is a name that no setting has.

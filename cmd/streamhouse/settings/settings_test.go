@@ -23,7 +23,7 @@ type sources struct {
 func (s sources) load(t *testing.T) (Settings, error) {
 	t.Helper()
 	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
-	AddFlags(flags, Stores, Output, Producing, Consuming)
+	AddFlags(flags, Stores, Output, Producing, Consuming, Upkeep)
 	args := s.args
 	if s.file != "" {
 		path := filepath.Join(t.TempDir(), "sh.yaml")
@@ -65,6 +65,8 @@ func TestLoad_ReadsEverySettingFromEverySource(t *testing.T) {
 		"data": "d", "metadata": "sqlite:m", "segments": "file:s", "output": "json", "batch-size": "7", "batch-bytes": "2MiB",
 		"batch-timeout": "50ms", "buffer-bytes": "32MiB", "compression": "none", "request-timeout": "3s", "delivery-timeout": "4s",
 		"max-retries": "0", "retry-backoff": "5ms", "idempotence": "true", "producer-name": "p", "partitioner": "murmur2", "fetch-bytes": "1MiB",
+		"upkeep-interval": "7m", "sweep-interval": "2d", "sweep-age": "3d", "sweep-share": "0.5", "reservation-grace": "4h",
+		"delete-grace": "0s", "forget-after": "9d", "compact-extent-bytes": "64MiB", "compact-after": "5s", "compact-bandwidth": "0",
 	}
 	if len(values) != len(table) {
 		t.Fatalf("the test knows %d settings, the table %d", len(values), len(table))
@@ -86,6 +88,15 @@ func TestLoad_ReadsEverySettingFromEverySource(t *testing.T) {
 			p.BatchSize != 7 || p.BatchBytes != 2<<20 || p.BatchTimeout != 50*time.Millisecond || p.BufferBytes != 32<<20 || p.MaxRetries != 0 ||
 			p.RequestTimeout != 3*time.Second || p.DeliveryTimeout != 4*time.Second || p.RetryBackoff != 5*time.Millisecond || !p.Idempotence || p.Name != "p" {
 			t.Errorf("%s: got %+v", name, s)
+		}
+		j := s.Janitor
+		if j.Interval != 7*time.Minute || j.SweepInterval != 48*time.Hour || j.SweepAge != 72*time.Hour || j.SweepShare != 0.5 ||
+			j.ReservationGrace != 4*time.Hour || j.DeleteGrace != 0 || j.ForgetAfter != 9*24*time.Hour ||
+			j.CompactExtentBytes != 64<<20 || j.CompactSegmentBytes != 64<<20 || j.CompactAfter != 5*time.Second || j.CompactBytesPerSecond != 0 {
+			t.Errorf("%s: the janitor's are %+v", name, j)
+		}
+		if err := j.Validate(); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -21,6 +21,7 @@ const (
 	Output
 	Producing
 	Consuming
+	Upkeep
 )
 
 // setting is one row of the table below.
@@ -40,8 +41,8 @@ const (
 
 var table = []setting{
 	{"data", Stores, "DIR", "folder of the embedded log", setText(func(s *Settings) *string { return &s.Data })},
-	{"metadata", Stores, "URL", "metadata store, such as sqlite:FILE (default: in --data)", setURL(func(s *Settings) *string { return &s.Metadata })},
-	{"segments", Stores, "URL", "segment store, such as file:DIR (default: in --data)", setURL(func(s *Settings) *string { return &s.Segments })},
+	{"metadata", Stores, "URL", "metadata store, such as sqlite:FILE or postgres://HOST/DB (default: in --data)", setURL(func(s *Settings) *string { return &s.Metadata })},
+	{"segments", Stores, "URL", "segment store, such as file:DIR or s3://BUCKET/PREFIX (default: in --data)", setURL(func(s *Settings) *string { return &s.Segments })},
 	{"output", Output, "FORMAT", "text or json", setChoice(map[string]func(*Settings){
 		"text": func(s *Settings) { s.JSON = false },
 		"json": func(s *Settings) { s.JSON = true },
@@ -78,6 +79,29 @@ var table = []setting{
 
 	{"fetch-bytes", Consuming, "BYTES", "stored bytes that one fetch reads (default 8MiB)",
 		setBytes(1, 1<<30, func(s *Settings, n int64) { s.FetchBytes = n })},
+
+	{"upkeep-interval", Upkeep, "TIME", "pause between two passes of retention, collection and compaction (default 5m)",
+		setLongTime(time.Second, func(s *Settings) *time.Duration { return &s.Janitor.Interval })},
+	{"sweep-interval", Upkeep, "TIME", "pause between two sweeps of the bucket (default 24h)",
+		setLongTime(time.Minute, func(s *Settings) *time.Duration { return &s.Janitor.SweepInterval })},
+	{"sweep-age", Upkeep, "TIME", "a sweep looks at objects that are older (default 24h)",
+		setLongTime(0, func(s *Settings) *time.Duration { return &s.Janitor.SweepAge })},
+	{"sweep-share", Upkeep, "SHARE", "a sweep that would remove a larger share of the objects removes nothing (default 0.05)", setShare},
+	{"reservation-grace", Upkeep, "TIME", "an upload that is not committed for longer is given up (default 1h)",
+		setLongTime(0, func(s *Settings) *time.Duration { return &s.Janitor.ReservationGrace })},
+	{"delete-grace", Upkeep, "TIME", "garbage is deleted after this, so that readers come to their end (default 10m)",
+		setLongTime(0, func(s *Settings) *time.Duration { return &s.Janitor.DeleteGrace })},
+	{"forget-after", Upkeep, "TIME", "rows of deleted segments answer late replays for this long (default 3d)",
+		setLongTime(0, func(s *Settings) *time.Duration { return &s.Janitor.ForgetAfter })},
+	{"compact-extent-bytes", Upkeep, "BYTES", "put small extents together up to this size; 0 is off (default 8MiB)",
+		setBytes(0, 1<<29, func(s *Settings, n int64) {
+			s.Janitor.CompactExtentBytes = n
+			s.Janitor.CompactSegmentBytes = max(s.Janitor.CompactSegmentBytes, n)
+		})},
+	{"compact-after", Upkeep, "TIME", "leave what is younger alone (default 1m)",
+		setLongTime(0, func(s *Settings) *time.Duration { return &s.Janitor.CompactAfter })},
+	{"compact-bandwidth", Upkeep, "BYTES", "read and write at most so much a second for compaction; 0 is no bound (default 64MiB)",
+		setBytes(0, 1<<40, func(s *Settings, n int64) { s.Janitor.CompactBytesPerSecond = n })},
 }
 
 // stickyRun is how many records without a key the sticky partitioner sends to
@@ -192,6 +216,29 @@ func setTime(field func(*Settings) *time.Duration) func(*Settings, string) error
 		*field(s) = d
 		return nil
 	}
+}
+
+const maxLongTime = 10 * 365 * 24 * time.Hour
+
+// setLongTime is for times of which days and years make sense.
+func setLongTime(least time.Duration, field func(*Settings) *time.Duration) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		d, err := ParseDuration(value)
+		if err != nil || d < least || d > maxLongTime {
+			return &domain.ConfigError{Value: quote(value), Want: least.String() + " to 3650d, such as 5m, 12h or 7d"}
+		}
+		*field(s) = d
+		return nil
+	}
+}
+
+func setShare(s *Settings, value string) error {
+	share, err := strconv.ParseFloat(value, 64)
+	if err != nil || !(share >= 0 && share <= 1) {
+		return &domain.ConfigError{Value: quote(value), Want: "0 to 1, such as 0.05"}
+	}
+	s.Janitor.SweepShare = share
+	return nil
 }
 
 func setBool(field func(*Settings) *bool) func(*Settings, string) error {

@@ -15,6 +15,7 @@ import (
 	"github.com/streamhouse/streamhouse/adapters/direct"
 	"github.com/streamhouse/streamhouse/adapters/local"
 	"github.com/streamhouse/streamhouse/app/consumer"
+	"github.com/streamhouse/streamhouse/app/janitor"
 	"github.com/streamhouse/streamhouse/app/producer"
 	"github.com/streamhouse/streamhouse/app/topics"
 	"github.com/streamhouse/streamhouse/domain/batch"
@@ -35,7 +36,7 @@ func (b *builder) openStores() (stores, error) {
 		if err := b.checkExisting(); err != nil {
 			return stores{}, failed(opening("data folder", b.cfg.Data), err)
 		}
-		cluster, err := local.Open(b.ctx, b.cfg.Data)
+		cluster, err := local.Open(b.ctx, b.cfg.Data, local.WithoutJanitor())
 		if err != nil {
 			return stores{}, failed(opening("data folder", b.cfg.Data), err)
 		}
@@ -43,12 +44,12 @@ func (b *builder) openStores() (stores, error) {
 		return stores{Metadata: cluster.Metadata(), Segments: cluster.Segments()}, nil
 	}
 	metadataURL, segmentsURL := b.storeURLs()
-	metadata, err := local.OpenMetadata(b.ctx, metadataURL)
+	metadata, err := openMetadata(b.ctx, metadataURL)
 	if err != nil {
 		return stores{}, failed(opening("metadata store", shown(metadataURL)), err)
 	}
 	b.started("metadata store "+shown(metadataURL), func(context.Context) error { return metadata.Close() })
-	segments, err := local.OpenSegments(b.ctx, segmentsURL)
+	segments, err := openSegments(b.ctx, segmentsURL)
 	if err != nil {
 		return stores{}, failed(opening("segment store", shown(segmentsURL)), err)
 	}
@@ -98,6 +99,13 @@ func (b *builder) newConsumer(m ports.MetadataStore, f ports.Fetcher) (*consumer
 	}
 	b.started("consumer", func(context.Context) error { return c.Close() })
 	return c, nil
+}
+
+func (b *builder) newJanitor(m ports.MetadataStore, s ports.SegmentStore) (*janitor.Janitor, error) {
+	if err := b.cfg.Janitor.Validate(); err != nil {
+		return nil, failed("start janitor", err)
+	}
+	return janitor.New(m, s, b.cfg.Telemetry, b.cfg.Janitor), nil
 }
 
 // checkExisting refuses a data folder that does not exist, if that is asked for.

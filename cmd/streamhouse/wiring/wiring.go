@@ -17,6 +17,7 @@ import (
 
 	"github.com/streamhouse/streamhouse/adapters/direct"
 	"github.com/streamhouse/streamhouse/app/consumer"
+	"github.com/streamhouse/streamhouse/app/janitor"
 	"github.com/streamhouse/streamhouse/app/producer"
 	"github.com/streamhouse/streamhouse/ports"
 )
@@ -38,6 +39,7 @@ type Config struct {
 	Compress bool
 	Consumer consumer.Config
 	Writer   direct.Config
+	Janitor  janitor.Config
 
 	// Telemetry is told what happens inside; required.
 	Telemetry ports.Telemetry
@@ -52,6 +54,7 @@ func DefaultConfig() Config {
 		Compress:  true,
 		Consumer:  consumer.DefaultConfig(),
 		Writer:    direct.DefaultConfig(),
+		Janitor:   janitor.DefaultConfig(),
 		Telemetry: ports.NoTelemetry{},
 	}
 }
@@ -72,8 +75,8 @@ func (e *PartError) Unwrap() error { return e.Err }
 type System struct{ app *fx.App }
 
 // Open makes what the targets point to, and what that needs. A target is a
-// pointer to a *producer.Producer, *consumer.Consumer, *topics.Topics, ports.MetadataStore or
-// ports.SegmentStore.
+// pointer to a *producer.Producer, *consumer.Consumer, *topics.Topics, *janitor.Janitor,
+// ports.MetadataStore or ports.SegmentStore.
 //
 // After an error nothing is left open; it is a *PartError.
 func Open(ctx context.Context, cfg Config, targets ...any) (*System, error) {
@@ -84,6 +87,7 @@ func Open(ctx context.Context, cfg Config, targets ...any) (*System, error) {
 		fx.Module("topics", fx.Provide(newTopics)),
 		fx.Module("producer", fx.Provide(b.newTransport, b.newProducer)),
 		fx.Module("consumer", fx.Provide(b.newFetcher, b.newConsumer)),
+		fx.Module("janitor", fx.Provide(b.newJanitor)),
 		fx.Invoke(func(lc fx.Lifecycle) { lc.Append(fx.StopHook(b.stop)) }),
 		fx.Populate(targets...),
 	)
