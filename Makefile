@@ -4,6 +4,7 @@
 # make bench  figures of this machine beside its limits
 # make build  bin/streamhouse
 # make servers  what tests with real servers need: PostgreSQL installed, an S3 server built
+# make generate  adapters/grpc/agentv1 anew, from the protocol in adapters/grpc/proto
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
@@ -41,7 +42,7 @@ help:
 test: fmt tidy vet lint servers unit
 
 .PHONY: ci
-ci: mutants simulate blackbox powerloss chaos remote containers fuzz benchmarks elsewhere
+ci: protocol mutants simulate blackbox powerloss chaos remote containers fuzz benchmarks elsewhere
 
 .PHONY: fmt
 fmt: | bin
@@ -74,6 +75,25 @@ PRODUCT := . ./domain/... ./ports/... ./app/... ./adapters/... ./cmd/...
 elsewhere: | bin
 	@$(call check,build-elsewhere,GOOS=darwin go build $(PRODUCT) && CGO_ENABLED=0 go build ./...)
 
+# The protocol of the agents. What was published stays readable: PUBLISHED is what `make publish-protocol` kept of it.
+BUF       := go tool -modfile=buf.mod buf
+PUBLISHED := adapters/grpc/proto/published.binpb
+
+.PHONY: generate
+generate:
+	@$(BUF) generate
+
+.PHONY: protocol
+protocol: | bin
+	@$(call check,protocol-lint,$(BUF) lint)
+	@$(call check,protocol-compatible,$(BUF) breaking --against $(PUBLISHED))
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(call check,protocol-generated,$(BUF) generate -o "$$folder" && diff -r "$$folder/adapters/grpc/agentv1" adapters/grpc/agentv1)
+
+.PHONY: publish-protocol
+publish-protocol:
+	@$(BUF) build --exclude-source-info -o $(PUBLISHED)
+
 .PHONY: simulate
 simulate: bin/report
 	@$(call gotest,simulate,-timeout 20m ./test/sim -run TestSimulation -seeds $(SEEDS))
@@ -105,7 +125,7 @@ remote: bin/report servers
 .PHONY: containers
 containers: bin/report
 	@environment="$$(test/e2e/containers/images.sh)"; eval "$$environment"; trap 'test/e2e/containers/images.sh --clean' EXIT; \
-	$(call gotest,containers,-tags containers -timeout 10m ./test/e2e/containers)
+	$(call gotest,containers,-tags containers -timeout 10m ./test/e2e/containers ./test/e2e/chaos -run "Containers|Postgres_Answers|MinIO_Answers")
 
 .PHONY: fuzz
 fuzz: bin/report

@@ -125,3 +125,13 @@ func ValidateAgentGroup(group string) error {
 	}
 	return domain.ValidateName("agent group", group)
 }
+
+// AgentClient is all that a producer and a consumer need of a cluster, through
+// its agents.
+type AgentClient interface {
+	Topics
+	Producers
+	Fetcher
+	// NewTransport makes a transport for one producer, which closes it.
+	NewTransport() Transport
+}

@@ -1,6 +1,6 @@
 //go:build containers
 
-package containers_test
+package chaos_test
 
 import (
 	"context"
@@ -16,9 +16,9 @@ import (
 	"github.com/streamhouse/streamhouse/test/e2e/containers"
 )
 
-// TestLog_KeepsItsPromisesOnPostgresAndMinIO lets writers and readers work for a
+// TestContainers_LogKeepsItsPromisesOnPostgresAndMinIO lets writers and readers work for a
 // few seconds, on the servers that users run; verify and the janitor follow.
-func TestLog_KeepsItsPromisesOnPostgresAndMinIO(t *testing.T) {
+func TestContainers_LogKeepsItsPromisesOnPostgresAndMinIO(t *testing.T) {
 	server, minio := containers.Postgres(t), containers.MinIO(t)
 	access := minio.Access(t)
 	bucket, url := access.NewBucket(t), server.URL(t)
