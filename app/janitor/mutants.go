@@ -4,14 +4,14 @@ import "github.com/streamhouse/streamhouse/domain/mutant"
 
 // Planted bugs, see package mutant.
 const (
-	mutantCopyUnverified   mutant.ID = "janitor-compacts-corrupt-batches"
 	mutantSwapBeforePut    mutant.ID = "janitor-swaps-before-the-object-is-there"
-	mutantSwapUnclearPut   mutant.ID = "janitor-takes-an-unclear-put-for-done"
 	mutantMarkBeforeDelete mutant.ID = "janitor-object-marked-deleted-and-kept"
 	mutantSweepIgnoresRows mutant.ID = "janitor-sweep-goes-by-age-alone"
 	mutantCopiesMixed      mutant.ID = "janitor-copies-extents-in-another-order"
 
-	// What simulated runs do not show, the tests of this package find.
+	// What simulated runs show too rarely, the tests of this package find.
+	mutantCopyUnverified = mutant.ID("janitor-compacts-corrupt-batches")
+	mutantSwapUnclearPut = mutant.ID("janitor-takes-an-unclear-put-for-done")
 	mutantSweepUnread    = mutant.ID("janitor-sweep-takes-other-clusters")
 	mutantSweepUnbounded = mutant.ID("janitor-sweep-takes-any-share")
 	mutantYoungForgotten = mutant.ID("janitor-forgets-extents-that-were-too-young")

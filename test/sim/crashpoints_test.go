@@ -93,14 +93,19 @@ func enumerate(t *testing.T, actor string, plan Plan) []CrashPoint {
 }
 
 // tryAll runs every point, and returns how many never came to their last call.
+// On a busy machine a run may miss it by chance.
 func tryAll(t *testing.T, points []CrashPoint) (missed int) {
 	t.Helper()
 	for _, point := range points {
-		r := point.Run(t)
-		if len(r.Violations) > 0 {
-			t.Fatalf("%v:\n%s\n%s", point, r.Trace(tailLines), strings.Join(r.Violations, "\n"))
+		treated := false
+		for tries := 0; tries < 3 && !treated; tries++ {
+			r := point.Run(t)
+			if len(r.Violations) > 0 {
+				t.Fatalf("%v:\n%s\n%s", point, r.Trace(tailLines), strings.Join(r.Violations, "\n"))
+			}
+			treated = r.treated(point.plan.scripts[len(point.plan.scripts)-1])
 		}
-		if !r.treated(point.plan.scripts[len(point.plan.scripts)-1]) {
+		if !treated {
 			missed++
 		}
 	}

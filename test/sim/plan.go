@@ -123,7 +123,7 @@ func PlanOf(seed uint64) Plan {
 		}
 		p.admins = append(p.admins, a)
 	}
-	for range [...]int{0, 1, 1, 2, 3}[r.IntN(5)] {
+	for range [...]int{0, 0, 1, 2, 3}[r.IntN(5)] {
 		p.keepers = append(p.keepers, p.drawKeeper(r))
 	}
 	for i := range p.topics {
