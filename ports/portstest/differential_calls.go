@@ -362,6 +362,11 @@ func (s *side) inspect(ctx context.Context, c command) (any, error) {
 	for _, e := range extents {
 		lines = append(lines, s.shared(fmt.Sprintf("%+v", e)))
 	}
+	due, err := s.retentionDue(ctx, c.A)
+	if err != nil {
+		return nil, err
+	}
+	lines = append(lines, due...)
 	var ids []domain.SegmentID
 	for i, r := range s.segments {
 		if i%4 != c.B%4 {
@@ -381,4 +386,20 @@ func (s *side) inspect(ctx context.Context, c command) (any, error) {
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n"), nil
+}
+
+// retentionDue reads all pages.
+func (s *side) retentionDue(ctx context.Context, limit int) (lines []string, err error) {
+	for after := ports.FirstPartition; ; {
+		page, err := s.RetentionDue(ctx, after, limit)
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range page {
+			lines, after = append(lines, s.shared(fmt.Sprintf("due %+v", key))), key
+		}
+		if len(page) < limit {
+			return lines, nil
+		}
+	}
 }
