@@ -99,7 +99,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetErr(a.stderr)
 	root.AddCommand(a.topicCommand(), a.produceCommand(), a.consumeCommand(),
 		a.segmentCommand(), a.verifyCommand(), a.janitorCommand(), a.storeCommand(),
-		a.benchCommand(), a.versionCommand())
+		a.serveCommand(), a.agentCommand(), a.statusCommand(), a.benchCommand(), a.versionCommand())
 	return root
 }
 
@@ -152,7 +152,7 @@ func wiringConfig(s settings.Settings) wiring.Config {
 	cfg := wiring.DefaultConfig()
 	cfg.Data, cfg.Metadata, cfg.Segments = s.Data, s.Metadata, s.Segments
 	cfg.Producer, cfg.Compress = s.Producer, s.Compress
-	cfg.Janitor = s.Janitor
+	cfg.Janitor, cfg.Agents, cfg.Serve = s.Janitor, s.Agents, s.Serve
 	if s.FetchBytes > 0 {
 		cfg.Consumer.FetchBytes = s.FetchBytes
 	}

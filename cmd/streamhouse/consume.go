@@ -59,7 +59,7 @@ func (a *app) consumeCommand() *cobra.Command {
 	flags.Int64Var(&f.max, "max", 0, "end after `N` records")
 	flags.BoolVar(&f.follow, "follow", false, "go on with records that come later, until interrupted")
 	flags.StringVar(&f.separator, "key-separator", "", "print the key, if there is one, and `SEP` before each value")
-	settings.AddFlags(flags, settings.Stores, settings.Output, settings.Consuming)
+	settings.AddFlags(flags, settings.Stores, settings.Agency, settings.Output, settings.Consuming)
 	return cmd
 }
 

@@ -67,7 +67,7 @@ func (a *app) produceCommand() *cobra.Command {
 	flags.Int32Var(&f.partition, "partition", -1, "send to partition `P` what names none itself (default: by key, else in turn)")
 	flags.Lookup("partition").DefValue = "0" // that is, not shown
 	flags.BoolVar(&f.acks, "acks", false, `print {"n":LINE,"partition":P,"offset":O} for each record as it is acknowledged`)
-	settings.AddFlags(flags, settings.Stores, settings.Output, settings.Producing)
+	settings.AddFlags(flags, settings.Stores, settings.Agency, settings.Output, settings.Producing)
 	return cmd
 }
 

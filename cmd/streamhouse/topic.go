@@ -22,7 +22,7 @@ func (a *app) topicCommand() *cobra.Command {
 
 // withTopics makes a command that opens the topics and calls f.
 func (a *app) withTopics(cmd *cobra.Command, f func(ctx context.Context, t *topics.Topics, json bool, args []string) error) *cobra.Command {
-	settings.AddFlags(cmd.Flags(), settings.Stores, settings.Output)
+	settings.AddFlags(cmd.Flags(), settings.Stores, settings.Agency, settings.Output)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		s, err := a.settings(cmd)
 		if err != nil {

@@ -5,6 +5,7 @@
 //	/readyz   200 if it would take work, else 503 and why
 //	/metrics  Prometheus
 //	/status   JSON: what this process is and how its loops are doing
+//	/drain    POST: finish what there is and end, for who has the token
 //	/debug/pprof/  profiles, only with a token, and only to who sends it
 package admin
 
@@ -40,8 +41,8 @@ type Config struct {
 	// Address is where it listens, such as 127.0.0.1:7071. Port 0 takes a free
 	// one.
 	Address string
-	// Token opens /debug/pprof/ to requests with "Authorization: Bearer TOKEN".
-	// Empty: there is no /debug/pprof/.
+	// Token opens /drain and /debug/pprof/ to requests with "Authorization:
+	// Bearer TOKEN". Empty: there is neither.
 	Token string
 	// Metrics is what /metrics shows.
 	Metrics prometheus.Gatherer
@@ -49,6 +50,8 @@ type Config struct {
 	Ready func(context.Context) error
 	// Status is what /status shows; it is written as JSON.
 	Status func(context.Context) any
+	// Drain is called when an operator who has the Token asks for it.
+	Drain func()
 }
 
 // Server is a running listener.
@@ -103,6 +106,10 @@ func handler(cfg Config) http.Handler {
 		_ = json.NewEncoder(w).Encode(cfg.Status(r.Context()))
 	})
 	if cfg.Token != "" {
+		mux.Handle("POST /drain", authorized(cfg.Token, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			cfg.Drain()
+			answer(w, nil)
+		})))
 		mux.Handle("/debug/pprof/", authorized(cfg.Token, profiles()))
 	}
 	return mux

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/env/v2"
@@ -52,12 +53,57 @@ type Settings struct {
 	FetchBytes int64
 	// Janitor is complete.
 	Janitor janitor.Config
+	// Agents says how clients reach agents, Serve what an agent is.
+	Agents Agents
+	Serve  Serve
+
+	given map[string]any // what was not left to its default
+}
+
+// Agents is how a client reaches a cluster through its agents. Without
+// Addresses it opens the stores itself.
+type Agents struct {
+	Addresses []string
+	Group     string
+	Zone      string
+	// Token is the bearer token; it is never shown.
+	Token string
+	TLS   TLSFiles
+}
+
+// TLSFiles name PEM files; empty means none.
+type TLSFiles struct{ CA, Cert, Key string }
+
+// Serve is what an agent is.
+type Serve struct {
+	// Listen is where it serves clients, Advertise what it is listed as; empty
+	// means the address that it listens on.
+	Listen, Advertise string
+	// Admin is where it serves its operators; empty means nowhere.
+	Admin      string
+	AdminToken string
+	Group      string
+	Zone       string
+	// FlushInterval is how long batches wait for company. Below 0 it is left to
+	// the segment store: 250ms in a bucket, nothing in a folder.
+	FlushInterval time.Duration
+	FlushBytes    int64
+	DrainTimeout  time.Duration
+	TLS           TLSFiles
+	// Tokens is a YAML file of tokens; without it everybody may do everything.
+	Tokens     string
+	Reflection bool
 }
 
 // Defaults returns the settings with nothing given.
 func Defaults() Settings {
 	return Settings{
 		Data: "./data", Compress: true, Producer: producer.DefaultConfig(), Janitor: janitor.DefaultConfig(),
+		Agents: Agents{Group: "default"},
+		Serve: Serve{
+			Listen: "127.0.0.1:7070", Admin: "127.0.0.1:7071", Group: "default",
+			FlushInterval: -1, FlushBytes: 8 << 20, DrainTimeout: 30 * time.Second,
+		},
 	}
 }
 
@@ -237,6 +283,7 @@ func inField(err error, where string) error {
 // settings together.
 func build(values map[string]any) (Settings, error) {
 	s := Defaults()
+	s.given = values
 	for _, key := range sortedKeys(values) {
 		if err := byName[key].apply(&s, values[key]); err != nil {
 			return Settings{}, inField(err, key)

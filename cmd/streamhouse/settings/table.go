@@ -2,7 +2,9 @@ package settings
 
 import (
 	"fmt"
+	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -22,6 +24,8 @@ const (
 	Producing
 	Consuming
 	Upkeep
+	Agency
+	Serving
 )
 
 // setting is one row of the table below.
@@ -102,6 +106,32 @@ var table = []setting{
 		setLongTime(0, func(s *Settings) *time.Duration { return &s.Janitor.CompactAfter })},
 	{"compact-bandwidth", Upkeep, "BYTES", "read and write at most so much a second for compaction; 0 is no bound (default 64MiB)",
 		setBytes(0, 1<<40, func(s *Settings, n int64) { s.Janitor.CompactBytesPerSecond = n })},
+
+	{"agents", Agency, "ADDRESSES", "reach the log through agents, HOST:PORT with commas between, and not through its stores", setAddresses},
+	{"agent-group", Agency, "NAME", "which agents to use (default default)", setName("agent group", func(s *Settings) *string { return &s.Agents.Group })},
+	{"agent-zone", Agency, "NAME", "where this client is: agents of the same zone come first", setName("zone", func(s *Settings) *string { return &s.Agents.Zone })},
+	{"agent-token", Agency, "TOKEN", "bearer token; better given as STREAMHOUSE_AGENT_TOKEN or in the file", setSecret(func(s *Settings) *string { return &s.Agents.Token })},
+	{"agent-tls-ca", Agency, "FILE", "use TLS; certificates that agents must be signed by (\"system\": those of the system)", setFile(func(s *Settings) *string { return &s.Agents.TLS.CA })},
+	{"agent-tls-cert", Agency, "FILE", "this client's certificate, for agents that ask for one", setFile(func(s *Settings) *string { return &s.Agents.TLS.Cert })},
+	{"agent-tls-key", Agency, "FILE", "its key", setFile(func(s *Settings) *string { return &s.Agents.TLS.Key })},
+
+	{"listen", Serving, "ADDRESS", "serve clients at HOST:PORT (default 127.0.0.1:7070)", setAddress(func(s *Settings) *string { return &s.Serve.Listen })},
+	{"advertise", Serving, "ADDRESS", "be listed under HOST:PORT (default: where it listens)", setAddress(func(s *Settings) *string { return &s.Serve.Advertise })},
+	{"admin", Serving, "ADDRESS", "health, metrics and status over HTTP at HOST:PORT, or none (default 127.0.0.1:7071)", setAdmin},
+	{"admin-token", Serving, "TOKEN", "opens profiles at the admin address; better given as STREAMHOUSE_ADMIN_TOKEN", setSecret(func(s *Settings) *string { return &s.Serve.AdminToken })},
+	{"group", Serving, "NAME", "group of agents to belong to (default default)", setName("agent group", func(s *Settings) *string { return &s.Serve.Group })},
+	{"zone", Serving, "NAME", "where this agent is, for clients that prefer a near one", setName("zone", func(s *Settings) *string { return &s.Serve.Zone })},
+	{"flush-interval", Serving, "TIME", "longest wait of batches for company; 0s stores at once (default 250ms in a bucket, 0s in a folder)",
+		setLongTime(0, func(s *Settings) *time.Duration { return &s.Serve.FlushInterval })},
+	{"flush-bytes", Serving, "BYTES", "size from which a segment takes no more batches (default 8MiB)",
+		setBytes(64<<10, 256<<20, func(s *Settings, n int64) { s.Serve.FlushBytes = n })},
+	{"drain-timeout", Serving, "TIME", "longest time to finish what was accepted before the end (default 30s)",
+		setLongTime(time.Second, func(s *Settings) *time.Duration { return &s.Serve.DrainTimeout })},
+	{"tls-cert", Serving, "FILE", "serve clients over TLS with this certificate; it is read again when it changes", setFile(func(s *Settings) *string { return &s.Serve.TLS.Cert })},
+	{"tls-key", Serving, "FILE", "its key", setFile(func(s *Settings) *string { return &s.Serve.TLS.Key })},
+	{"tls-client-ca", Serving, "FILE", "demand a certificate of clients that one of these has signed", setFile(func(s *Settings) *string { return &s.Serve.TLS.CA })},
+	{"tokens", Serving, "FILE", "YAML file of bearer tokens; with it nobody else may do anything", setFile(func(s *Settings) *string { return &s.Serve.Tokens })},
+	{"reflection", Serving, "BOOL", "let callers ask for the protocol's description (default false)", setBool(func(s *Settings) *bool { return &s.Serve.Reflection })},
 }
 
 // stickyRun is how many records without a key the sticky partitioner sends to
@@ -216,6 +246,70 @@ func setTime(field func(*Settings) *time.Duration) func(*Settings, string) error
 		*field(s) = d
 		return nil
 	}
+}
+
+func setName(what string, field func(*Settings) *string) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		if err := domain.ValidateName(what, value); err != nil {
+			return err
+		}
+		*field(s) = value
+		return nil
+	}
+}
+
+// setSecret takes what is never quoted.
+func setSecret(field func(*Settings) *string) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		if value == "" {
+			return &domain.ConfigError{Value: `""`, Want: "a token"}
+		}
+		*field(s) = value
+		return nil
+	}
+}
+
+func setFile(field func(*Settings) *string) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		if value == "" {
+			return &domain.ConfigError{Value: `""`, Want: "a file"}
+		}
+		*field(s) = value
+		return nil
+	}
+}
+
+func checkAddress(value string) error {
+	if _, port, err := net.SplitHostPort(value); err != nil || port == "" {
+		return &domain.ConfigError{Value: quote(value), Want: "HOST:PORT, such as 127.0.0.1:7070"}
+	}
+	return nil
+}
+
+func setAddress(field func(*Settings) *string) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		*field(s) = value
+		return checkAddress(value)
+	}
+}
+
+func setAdmin(s *Settings, value string) error {
+	if value == "none" {
+		s.Serve.Admin = ""
+		return nil
+	}
+	s.Serve.Admin = value
+	return checkAddress(value)
+}
+
+func setAddresses(s *Settings, value string) error {
+	s.Agents.Addresses = strings.Split(value, ",")
+	for _, a := range s.Agents.Addresses {
+		if err := checkAddress(a); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 const maxLongTime = 10 * 365 * 24 * time.Hour

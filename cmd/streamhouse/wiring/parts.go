@@ -59,7 +59,7 @@ func (b *builder) openStores() (stores, error) {
 	return stores{Metadata: metadata, Segments: segments}, nil
 }
 
-func newTopics(m ports.MetadataStore) *topics.Topics { return topics.New(m) }
+func newTopics(t ports.Topics) *topics.Topics { return topics.New(t) }
 
 func (b *builder) newTransport(m ports.MetadataStore, s ports.SegmentStore) (ports.Transport, error) {
 	w, err := direct.NewWriter(m, s, b.cfg.Telemetry, b.cfg.Writer)
@@ -70,12 +70,12 @@ func (b *builder) newTransport(m ports.MetadataStore, s ports.SegmentStore) (por
 	return w, nil
 }
 
-func (b *builder) newProducer(m ports.MetadataStore, t ports.Transport) (*producer.Producer, error) {
+func (b *builder) newProducer(topics ports.Topics, producers ports.Producers, t ports.Transport) (*producer.Producer, error) {
 	cfg := b.cfg.Producer
 	if b.cfg.Compress {
 		cfg.Codec = codec.NewLZ4()
 	}
-	p, err := producer.New(b.ctx, producer.Ports{Topics: m, Producers: m, Transport: t, Telemetry: b.cfg.Telemetry}, cfg)
+	p, err := producer.New(b.ctx, producer.Ports{Topics: topics, Producers: producers, Transport: t, Telemetry: b.cfg.Telemetry}, cfg)
 	if err != nil {
 		return nil, failed("start producer", err)
 	}
@@ -90,10 +90,10 @@ func (b *builder) newFetcher(m ports.MetadataStore, s ports.SegmentStore) ports.
 	return direct.NewReader(m, s, b.cfg.Telemetry, direct.DefaultReaderConfig(knownCodecs()...))
 }
 
-func (b *builder) newConsumer(m ports.MetadataStore, f ports.Fetcher) (*consumer.Consumer, error) {
+func (b *builder) newConsumer(t ports.Topics, f ports.Fetcher) (*consumer.Consumer, error) {
 	cfg := b.cfg.Consumer
 	cfg.Codecs = knownCodecs()
-	c, err := consumer.New(consumer.Ports{Topics: m, Fetcher: f, Telemetry: b.cfg.Telemetry}, cfg)
+	c, err := consumer.New(consumer.Ports{Topics: t, Fetcher: f, Telemetry: b.cfg.Telemetry}, cfg)
 	if err != nil {
 		return nil, failed("start consumer", err)
 	}

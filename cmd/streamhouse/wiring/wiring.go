@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxevent"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/streamhouse/streamhouse/app/consumer"
 	"github.com/streamhouse/streamhouse/app/janitor"
 	"github.com/streamhouse/streamhouse/app/producer"
+	"github.com/streamhouse/streamhouse/cmd/streamhouse/settings"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -41,6 +43,13 @@ type Config struct {
 	Writer   direct.Config
 	Janitor  janitor.Config
 
+	// Agents are how to reach the log without its stores, if there are addresses.
+	Agents settings.Agents
+	// Serve is what a *Service is.
+	Serve settings.Serve
+	// Version is the program's.
+	Version string
+
 	// Telemetry is told what happens inside; required.
 	Telemetry ports.Telemetry
 }
@@ -55,6 +64,9 @@ func DefaultConfig() Config {
 		Consumer:  consumer.DefaultConfig(),
 		Writer:    direct.DefaultConfig(),
 		Janitor:   janitor.DefaultConfig(),
+		Serve:     settings.Defaults().Serve,
+		Agents:    settings.Defaults().Agents,
+		Version:   "unknown",
 		Telemetry: ports.NoTelemetry{},
 	}
 }
@@ -75,18 +87,24 @@ func (e *PartError) Unwrap() error { return e.Err }
 type System struct{ app *fx.App }
 
 // Open makes what the targets point to, and what that needs. A target is a
-// pointer to a *producer.Producer, *consumer.Consumer, *topics.Topics, *janitor.Janitor,
+// pointer to a *producer.Producer, *consumer.Consumer, *topics.Topics, *janitor.Janitor, a *Service,
+// ports.AgentDiscovery,
 // ports.MetadataStore or ports.SegmentStore.
 //
 // After an error nothing is left open; it is a *PartError.
 func Open(ctx context.Context, cfg Config, targets ...any) (*System, error) {
 	b := &builder{ctx: ctx, cfg: cfg}
+	reach := b.overStores()
+	if len(cfg.Agents.Addresses) > 0 {
+		reach = b.overAgents()
+	}
 	app := fx.New(
 		fx.WithLogger(func() fxevent.Logger { return fxevent.NopLogger }),
-		fx.Provide(b.openStores),
+		fx.Module("reach", reach),
 		fx.Module("topics", fx.Provide(newTopics)),
-		fx.Module("producer", fx.Provide(b.newTransport, b.newProducer)),
-		fx.Module("consumer", fx.Provide(b.newFetcher, b.newConsumer)),
+		fx.Module("producer", fx.Provide(b.newProducer)),
+		fx.Module("consumer", fx.Provide(b.newConsumer)),
+		fx.Module("service", fx.Provide(b.newService, discoveryOf)),
 		fx.Module("janitor", fx.Provide(b.newJanitor)),
 		fx.Invoke(func(lc fx.Lifecycle) { lc.Append(fx.StopHook(b.stop)) }),
 		fx.Populate(targets...),
@@ -120,6 +138,8 @@ type builder struct {
 	ctx   context.Context
 	cfg   Config
 	stops []part
+	// metrics is what a service's telemetry counts, nil without one.
+	metrics *prometheus.Registry
 }
 
 // part is one thing to stop.
