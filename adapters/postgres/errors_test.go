@@ -20,11 +20,11 @@ func serverSays(code string) error {
 	return fmt.Errorf("query: %w", &pgconn.PgError{Severity: "ERROR", Code: code, Message: "as told"})
 }
 
-// mayRetry is an error of pgx that claims that nothing was sent.
-type mayRetry struct{}
+// mayRetryError is an error of pgx that claims that nothing was sent.
+type mayRetryError struct{}
 
-func (mayRetry) Error() string     { return "conn closed" }
-func (mayRetry) SafeToRetry() bool { return true }
+func (mayRetryError) Error() string     { return "conn closed" }
+func (mayRetryError) SafeToRetry() bool { return true }
 
 func TestJudge_KnowsWhetherACallHadItsEffect(t *testing.T) {
 	const none = ports.Kind(99)
@@ -45,7 +45,7 @@ func TestJudge_KnowsWhetherACallHadItsEffect(t *testing.T) {
 		{serverSays("42P01"), ports.Fatal, ports.Fatal, ports.Fatal, ports.Fatal},
 		{serverSays("XX001"), ports.Fatal, ports.Fatal, ports.Fatal, ports.Fatal},
 		{serverSays("42501"), ports.Definite, ports.Definite, ports.Definite, ports.Ambiguous},
-		{mayRetry{}, ports.Transient, ports.Transient, ports.Ambiguous, ports.Ambiguous},
+		{mayRetryError{}, ports.Transient, ports.Transient, ports.Ambiguous, ports.Ambiguous},
 		{io.ErrUnexpectedEOF, ports.Transient, ports.Transient, ports.Ambiguous, ports.Ambiguous},
 		{context.DeadlineExceeded, ports.Transient, ports.Transient, ports.Ambiguous, ports.Ambiguous},
 		{errNotReplicated, none, none, none, ports.Ambiguous},
