@@ -25,6 +25,7 @@ type ConsumerBuilder struct {
 	metadata  ports.MetadataStore
 	segments  ports.SegmentStore
 	fetcher   ports.Fetcher
+	agents    ports.AgentClient
 	telemetry ports.Telemetry
 	assigned  []assignment
 	cfg       consumer.Config
@@ -51,8 +52,8 @@ func (b *ConsumerBuilder) Cluster(c Cluster) *ConsumerBuilder {
 	return b.MetadataStore(c.Metadata()).SegmentStore(c.Segments())
 }
 
-// MetadataStore knows where the records are. Required, here or by Cluster. The
-// consumer does not close it.
+// MetadataStore knows where the records are. Required, here or by Cluster, unless
+// there are Agents. The consumer does not close it.
 func (b *ConsumerBuilder) MetadataStore(m MetadataStore) *ConsumerBuilder {
 	b.metadata = m
 	return b
@@ -68,6 +69,14 @@ func (b *ConsumerBuilder) SegmentStore(s SegmentStore) *ConsumerBuilder {
 // Fetcher replaces direct reads of the segment store.
 func (b *ConsumerBuilder) Fetcher(f Fetcher) *ConsumerBuilder {
 	b.fetcher = f
+	return b
+}
+
+// Agents reads through a group of agents, which take the place of both stores:
+// adapters/grpc.Dial makes the client. The consumer does not close it. Stores that are given
+// as well are used for what they are.
+func (b *ConsumerBuilder) Agents(a AgentClient) *ConsumerBuilder {
+	b.agents = a
 	return b
 }
 
@@ -128,11 +137,7 @@ func (b *ConsumerBuilder) Build(ctx context.Context) (*Consumer, error) {
 	if err := errors.Join(b.missing(), b.cfg.Validate()); err != nil {
 		return nil, err
 	}
-	fetcher := b.fetcher
-	if fetcher == nil {
-		fetcher = direct.NewReader(b.metadata, b.segments, b.telemetry, direct.DefaultReaderConfig(b.cfg.Codecs...))
-	}
-	c, err := consumer.New(consumer.Ports{Topics: b.metadata, Fetcher: fetcher, Telemetry: b.telemetry}, b.cfg)
+	c, err := consumer.New(b.ports(), b.cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -144,13 +149,29 @@ func (b *ConsumerBuilder) Build(ctx context.Context) (*Consumer, error) {
 	return c, nil
 }
 
+// ports chooses what to read with, of what is there.
+func (b *ConsumerBuilder) ports() consumer.Ports {
+	p := consumer.Ports{Topics: b.metadata, Fetcher: b.fetcher, Telemetry: b.telemetry}
+	if b.metadata == nil {
+		p.Topics = b.agents
+	}
+	switch {
+	case p.Fetcher != nil:
+	case b.metadata != nil && b.segments != nil:
+		p.Fetcher = direct.NewReader(b.metadata, b.segments, b.telemetry, direct.DefaultReaderConfig(b.cfg.Codecs...))
+	default:
+		p.Fetcher = b.agents
+	}
+	return p
+}
+
 func (b *ConsumerBuilder) missing() error {
 	var errs []error
-	if b.metadata == nil {
-		errs = append(errs, &domain.ConfigError{Field: "MetadataStore", Want: "a metadata store, or a Cluster"})
+	if b.metadata == nil && b.agents == nil {
+		errs = append(errs, &domain.ConfigError{Field: "MetadataStore", Want: "a metadata store, a Cluster, or Agents"})
 	}
-	if b.segments == nil && b.fetcher == nil {
-		errs = append(errs, &domain.ConfigError{Field: "SegmentStore", Want: "a segment store, or a Cluster"})
+	if (b.segments == nil || b.metadata == nil) && b.fetcher == nil && b.agents == nil {
+		errs = append(errs, &domain.ConfigError{Field: "SegmentStore", Want: "a segment store, a Cluster, or Agents"})
 	}
 	if b.telemetry == nil {
 		errs = append(errs, &domain.ConfigError{Field: "Telemetry", Value: "nil", Want: "a telemetry, or leave it out"})

@@ -19,6 +19,7 @@ type ProducerBuilder struct {
 	metadata   ports.MetadataStore
 	segments   ports.SegmentStore
 	transport  ports.Transport
+	agents     ports.AgentClient
 	telemetry  ports.Telemetry
 	agentGroup string
 	compress   bool
@@ -40,8 +41,8 @@ func (b *ProducerBuilder) Cluster(c Cluster) *ProducerBuilder {
 	return b.MetadataStore(c.Metadata()).SegmentStore(c.Segments())
 }
 
-// MetadataStore keeps topics and offsets. Required, here or by Cluster. The
-// producer does not close it.
+// MetadataStore keeps topics and offsets. Required, here or by Cluster, unless
+// there are Agents. The producer does not close it.
 func (b *ProducerBuilder) MetadataStore(m MetadataStore) *ProducerBuilder {
 	b.metadata = m
 	return b
@@ -60,15 +61,23 @@ func (b *ProducerBuilder) Transport(t Transport) *ProducerBuilder {
 	return b
 }
 
+// Agents sends through a group of agents, which take the place of both stores:
+// adapters/grpc.Dial makes the client. The producer does not close it. Stores that are given
+// as well are used for what they are.
+func (b *ProducerBuilder) Agents(a AgentClient) *ProducerBuilder {
+	b.agents = a
+	return b
+}
+
 // Telemetry is told what happens inside. Default: nothing.
 func (b *ProducerBuilder) Telemetry(t Telemetry) *ProducerBuilder {
 	b.telemetry = t
 	return b
 }
 
-// AgentGroup is the group of agents to send to when there is no segment store
-// to write to directly; default "default". Agents do not exist yet: without a segment
-// store Build returns *NoAgentsAvailableError.
+// AgentGroup is the group of agents that the producer is meant to send to;
+// default "default". Without Agents and without a segment store to write to directly Build
+// returns *NoAgentsAvailableError with it.
 func (b *ProducerBuilder) AgentGroup(group string) *ProducerBuilder {
 	b.agentGroup = group
 	return b
@@ -171,9 +180,11 @@ func (b *ProducerBuilder) Build(ctx context.Context) (*Producer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := producer.New(ctx, producer.Ports{
-		Topics: b.metadata, Producers: b.metadata, Transport: transport, Telemetry: b.telemetry,
-	}, cfg)
+	to := producer.Ports{Topics: b.metadata, Producers: b.metadata, Transport: transport, Telemetry: b.telemetry}
+	if b.metadata == nil {
+		to.Topics, to.Producers = b.agents, b.agents
+	}
+	p, err := producer.New(ctx, to, cfg)
 	if err != nil {
 		return nil, errors.Join(err, transport.Close(ctx))
 	}
@@ -182,8 +193,8 @@ func (b *ProducerBuilder) Build(ctx context.Context) (*Producer, error) {
 
 func (b *ProducerBuilder) missing() error {
 	var errs []error
-	if b.metadata == nil {
-		errs = append(errs, &domain.ConfigError{Field: "MetadataStore", Want: "a metadata store, or a Cluster"})
+	if b.metadata == nil && b.agents == nil {
+		errs = append(errs, &domain.ConfigError{Field: "MetadataStore", Want: "a metadata store, a Cluster, or Agents"})
 	}
 	if b.telemetry == nil {
 		errs = append(errs, &domain.ConfigError{Field: "Telemetry", Value: "nil", Want: "a telemetry, or leave it out"})
@@ -195,7 +206,9 @@ func (b *ProducerBuilder) open() (ports.Transport, error) {
 	switch {
 	case b.transport != nil:
 		return b.transport, nil
-	case b.segments == nil:
+	case b.segments == nil && b.agents != nil:
+		return b.agents.NewTransport(), nil
+	case b.segments == nil || b.metadata == nil:
 		return nil, &domain.NoAgentsAvailableError{Group: b.agentGroup}
 	}
 	return direct.NewWriter(b.metadata, b.segments, b.telemetry, direct.DefaultConfig())

@@ -72,6 +72,8 @@ type (
 	Fetcher = ports.Fetcher
 	// Telemetry is told what happens inside.
 	Telemetry = ports.Telemetry
+	// AgentClient reaches a cluster through its agents.
+	AgentClient = ports.AgentClient
 )
 
 // UnlimitedRetries, given to MaxRetries, leaves the end of retrying to
@@ -87,8 +89,9 @@ func FromStart() Position { return consumer.Start() }
 // FromEnd begins with the next record to come.
 func FromEnd() Position { return consumer.End() }
 
-// NewTopics works on the topics of a metadata store.
-func NewTopics(store MetadataStore) *Topics { return topics.New(store) }
+// NewTopics works on the topics of a MetadataStore, or of the cluster that an
+// AgentClient reaches.
+func NewTopics(store ports.Topics) *Topics { return topics.New(store) }
 
 // NewSipHashPartitioner returns the default partitioner: SipHash-2-4 of the key
 // modulo the partition count, round robin for records without a key.

@@ -49,7 +49,7 @@ func (c Call) String() string {
 func (c Call) Error(kind ports.Kind) error {
 	class := domain.ErrAgent
 	switch c.Port {
-	case Metadata:
+	case Metadata, Agents:
 		class = domain.ErrMetadata
 	case Segments:
 		class = domain.ErrStorage

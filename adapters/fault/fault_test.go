@@ -36,6 +36,7 @@ func TestEveryMethodIsIntercepted(t *testing.T) {
 		Segments:  NewSegments(nil, refuse(&calls)),
 		Transport: struct{ appender }{NewTransport(nil, refuse(&calls))},
 		Fetcher:   NewFetcher(nil, refuse(&calls)),
+		Agents:    NewAgents(nil, refuse(&calls)),
 	} {
 		v := reflect.ValueOf(wrapper)
 		for i := range v.NumMethod() {

@@ -50,7 +50,7 @@ type Consumer struct {
 	// refreshEvery is the time between two looks now: TopicRefresh while records
 	// come.
 	refreshEvery time.Duration
-	bounded   bool // a bounded read is going on
+	bounded      bool // a bounded read is going on
 
 	// current[next:] is being handed out, ahead is the fetch after it. Only
 	// when ahead is empty may another fetch begin.

@@ -55,6 +55,12 @@ func CheckWith(check func(t *testing.T, s ports.MetadataStore)) MetadataOption {
 	return func(x *metadataSuite) { x.check = check }
 }
 
+// Only runs no other groups of cases than the named ones: for what fills a part
+// of ports.MetadataStore.
+func Only(groups ...string) MetadataOption {
+	return func(x *metadataSuite) { x.only = groups }
+}
+
 // TestMetadataStore checks that the stores that open returns keep the contract
 // of ports.MetadataStore. Open makes an empty store and arranges that it is closed and removed
 // at the end of t. It is called once a case.
@@ -63,7 +69,16 @@ func TestMetadataStore(t *testing.T, open func(t *testing.T) ports.MetadataStore
 	for _, o := range options {
 		o(x)
 	}
-	for _, g := range x.groups() {
+	groups := x.groups()
+	for _, name := range x.only {
+		if !slices.ContainsFunc(groups, func(g metadataGroup) bool { return g.name == name }) {
+			t.Errorf("there is no group of cases %q", name)
+		}
+	}
+	for _, g := range groups {
+		if x.only != nil && !slices.Contains(x.only, g.name) {
+			continue
+		}
 		t.Run(g.name, func(t *testing.T) { x.runAll(t, g.cases) })
 	}
 }
@@ -115,6 +130,7 @@ type metadataSuite struct {
 	advance    func(*testing.T, ports.MetadataStore, time.Duration)
 	raiseEpoch func(*testing.T, ports.MetadataStore, string, domain.Epoch)
 	bubble     bool
+	only       []string // groups; nil for all
 }
 
 type metadataCase struct {

@@ -59,6 +59,8 @@ func judgeHabits(root string) ([]string, error) {
 			return filepath.SkipDir
 		case entry.IsDir() || filepath.Ext(name) != ".go":
 			return nil
+		case strings.HasSuffix(name, ".pb.go"): // generated: `make protocol` judges it
+			return nil
 		}
 		s, err := parse(name)
 		sources = append(sources, s)

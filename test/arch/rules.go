@@ -16,6 +16,7 @@ const (
 	whyApp      = "a use case imports domain and ports, never an adapter and never another use case"
 	whyAdapter  = "an adapter imports domain, ports and its own library; adapters do not know each other (adapters/local alone joins sqlite and localfs)"
 	whyLocal    = "adapters/local joins sqlite and localfs, and runs the janitor of the folder that it opens"
+	whyWire     = "adapters/grpc/agentv1 is generated from the protocol and knows nothing of this module"
 	whyCommand  = "the command may import everything but test, the suites and adapters/fault"
 	whyTestRoom = "test/... may import everything but the command, which it sees as a binary"
 	whyServers  = "the servers and the proxies of tests know nothing of the product, so that the tests of any adapter may use them"
@@ -37,20 +38,27 @@ var rooms = []room{
 	{"ports", []string{"domain/..."}, whyPorts},
 	{"ports/portstest", []string{"domain/...", "ports"}, whySuites},
 
+	{"app/agent", []string{"domain/...", "ports"}, whyApp},
 	{"app/janitor", []string{"domain/...", "ports"}, whyApp},
 	{"app/consumer", []string{"domain/...", "ports"}, whyApp},
 	{"app/producer", []string{"domain/...", "ports"}, whyApp},
 	{"app/storecheck", []string{"domain/...", "ports"}, whyApp},
+	{"app/verify", []string{"domain/...", "ports"}, whyApp},
 	{"app/topics", []string{"domain/...", "ports"}, whyApp},
+	{"app/verify", []string{"domain/...", "ports"}, whyApp},
 
 	{"adapters/codec", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/direct", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/fault", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/grpc", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/grpc/agentv1", nil, whyWire},
 	{"adapters/local", []string{"domain/...", "ports", "adapters/sqlite", "adapters/localfs", "app/janitor"}, whyLocal},
 	{"adapters/localfs", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/memory", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/postgres", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/s3", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/postgres", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/prom", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/sqlite", []string{"domain/...", "ports"}, whyAdapter},
 
 	{"cmd/streamhouse/...", command, whyCommand},
@@ -62,7 +70,7 @@ var rooms = []room{
 	{"test/e2e/servers", []string{"test/e2e/loopback"}, whyServers},
 	{"test/e2e/servers/build", []string{"test/e2e/servers"}, whyServers},
 	{"test/e2e/faultproxy", []string{"test/e2e/loopback", "test/e2e/servers"}, whyServers},
-	{"test/e2e/containers", nil, whyServers},
+	{"test/e2e/containers", []string{"test/e2e/servers"}, whyServers},
 	{"test/e2e/...", anything, whyTestRoom},
 }
 
@@ -70,7 +78,7 @@ var (
 	command = []string{
 		".", "domain/...", "ports", "app/...", "cmd/streamhouse/...",
 		"adapters/codec", "adapters/direct", "adapters/local", "adapters/localfs", "adapters/memory", "adapters/sqlite",
-		"adapters/postgres", "adapters/s3",
+		"adapters/grpc", "adapters/postgres", "adapters/s3",
 	}
 	anything = []string{".", "domain/...", "ports/...", "app/...", "adapters/...", "test/..."}
 )
@@ -106,15 +114,20 @@ var libraries = []library{
 	{module: "github.com/jackc/pgx/v5", rooms: []string{"adapters/postgres", "test/e2e/..."}, why: "SQL for PostgreSQL lives in adapters/postgres, and in the tests that run a server"},
 	{module: "github.com/gofrs/flock", rooms: []string{"adapters/sqlite", "adapters/localfs"}, why: "file locks belong to the stores in files"},
 	{module: "golang.org/x/sys", rooms: []string{"adapters/localfs", "adapters/sqlite", "cmd/streamhouse/...", "test/..."}, tests: true, why: "system calls belong to the stores in files and to the command"},
+	{module: "github.com/prometheus/client_golang", rooms: []string{"adapters/prom", "cmd/streamhouse/..."}, why: "metrics live in adapters/prom, and the command serves them"},
 	{module: "github.com/spf13/cobra", rooms: []string{"cmd/streamhouse"}, why: "the command line lives in cmd/streamhouse"},
 	{module: "github.com/spf13/pflag", rooms: []string{"cmd/streamhouse", "cmd/streamhouse/settings"}, why: "flags live in cmd/streamhouse"},
 	{module: "github.com/schollz/progressbar/v3", rooms: []string{"cmd/streamhouse"}, why: "a terminal is the command's business"},
 	{module: "golang.org/x/term", rooms: []string{"cmd/streamhouse"}, why: "a terminal is the command's business"},
 	{module: "github.com/knadh/koanf", rooms: []string{"cmd/streamhouse/settings"}, why: "files and environment are read in cmd/streamhouse/settings"},
+	{module: "google.golang.org/grpc", rooms: []string{"adapters/grpc/..."}, why: "the agents' protocol lives in adapters/grpc"},
+	{module: "google.golang.org/protobuf", rooms: []string{"adapters/grpc/..."}, why: "protobuf types never leave adapters/grpc"},
 	{module: "go.uber.org/fx", rooms: []string{"cmd/streamhouse/wiring"}, why: "only cmd/streamhouse/wiring knows the container; the library is built by hand"},
 	{module: "github.com/hanwen/go-fuse/v2", rooms: []string{"test/e2e/powerloss/..."}, why: "the disk that loses power is a test's"},
+	{module: "github.com/testcontainers/testcontainers-go", rooms: []string{"test/e2e/containers"}, why: "containers are started in test/e2e/containers"},
 	{module: "github.com/twmb/franz-go/pkg/kmsg", tests: true, why: "franz-go is an oracle of tests, never a part of the product"},
 	{module: "go.uber.org/goleak", tests: true, why: "testing libraries stay out of production code"},
+	{module: "golang.org/x/net", tests: true, why: "HTTP/2 frames by hand are for tests of what no client sends"},
 	{module: "pgregory.net/rapid", tests: true, why: "testing libraries stay out of production code"},
 }
 

@@ -341,9 +341,10 @@ func TestHTTP_CloseEndsWhatWaits(t *testing.T) {
 func TestHTTP_StandsInFrontOfS3(t *testing.T) {
 	s, bucket := servers.Bucket(t)
 	p := faultproxy.NewHTTP(t, s.Endpoint, 1)
-	behind := &servers.S3Server{Endpoint: p.URL(), AccessKey: s.AccessKey, SecretKey: s.SecretKey, Region: s.Region}
+	behind := s.S3Access
+	behind.Endpoint = p.URL()
 	path := "/" + bucket + "/a b/ä+=&%2F"
-	do := func(s *servers.S3Server, method, content string) (int, string) {
+	do := func(s servers.S3Access, method, content string) (int, string) {
 		status, body, err := s.Do(t.Context(), method, path, []byte(content))
 		must(t, err)
 		return status, string(body)
@@ -352,7 +353,7 @@ func TestHTTP_StandsInFrontOfS3(t *testing.T) {
 	if status, _ := do(behind, http.MethodPut, "first"); status != 500 {
 		t.Errorf("put: status %d", status)
 	}
-	if status, body := do(s, http.MethodGet, ""); status != 200 || body != "first" {
+	if status, body := do(s.S3Access, http.MethodGet, ""); status != 200 || body != "first" {
 		t.Errorf("status %d, body %s: the failed put has had its effect", status, body)
 	}
 	if status, body := do(behind, http.MethodPut, "second"); status != 200 {

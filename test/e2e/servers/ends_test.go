@@ -54,7 +54,7 @@ func TestServers_EndWithAKilledTestBinary(t *testing.T) {
 	if _, err := os.Stat(filepath.Dir(data)); !os.IsNotExist(err) {
 		t.Errorf("the folder of a killed test binary is there: %v", err)
 	}
-	get(t, young, "/")
+	get(t, young.S3Access, "/")
 }
 
 // within waits until what holds, but not for ever.
@@ -106,7 +106,7 @@ func TestServers_TakeAnotherPortIfTheirOwnIsTaken(t *testing.T) {
 	}
 	s := servers.S3(t)
 	must(t, s.Stop(), servers.StartOn(s, port))
-	if status, _ := get(t, s, "/"); status != 200 || strings.HasSuffix(s.Endpoint, taken.Addr().String()) {
+	if status, _ := get(t, s.S3Access, "/"); status != 200 || strings.HasSuffix(s.Endpoint, taken.Addr().String()) {
 		t.Errorf("S3 is at %s, status %d", s.Endpoint, status)
 	}
 }

@@ -27,17 +27,22 @@ const (
 	gatewayTaken = "address already in use"
 )
 
-// S3Server is an S3 server that keeps objects as files in a folder of its own.
-// Start, Stop and Kill9 may be used by one goroutine at a time; the endpoint and the keys stay the
-// same for its whole life. It does not sync what it stores: only the crash of the server, not of
-// the machine, keeps acknowledged objects.
-type S3Server struct {
+// S3Access is how clients find an S3 server, this package's or another, and
+// what they sign with.
+type S3Access struct {
 	// Endpoint is the server's URL. Buckets are part of the path below it.
 	Endpoint  string
 	AccessKey string
 	SecretKey string
 	Region    string
+}
 
+// S3Server is an S3 server that keeps objects as files in a folder of its own.
+// Start, Stop and Kill9 may be used by one goroutine at a time; the endpoint and the keys stay the
+// same for its whole life. It does not sync what it stores: only the crash of the server, not of
+// the machine, keeps acknowledged objects.
+type S3Server struct {
+	S3Access
 	folder  *folder
 	port    int
 	binary  string
@@ -60,6 +65,11 @@ func S3(tb testing.TB) *S3Server {
 	return s
 }
 
+// NewS3Access has keys that nobody else has, and no endpoint yet.
+func NewS3Access() S3Access {
+	return S3Access{AccessKey: rand.Text(), SecretKey: rand.Text(), Region: "us-east-1"}
+}
+
 func newS3() (*S3Server, error) {
 	binary, err := BuildS3()
 	if err != nil {
@@ -69,7 +79,7 @@ func newS3() (*S3Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &S3Server{AccessKey: rand.Text(), SecretKey: rand.Text(), Region: "us-east-1", folder: files, binary: binary}
+	s := &S3Server{S3Access: NewS3Access(), folder: files, binary: binary}
 	if err = os.Mkdir(files.join("objects"), 0o700); err == nil {
 		err = startFirst(s.Start, s.moveTo, s.log(), gatewayTaken)
 	}
@@ -177,15 +187,4 @@ func (s *S3Server) remove() error {
 		err = s.Kill9()
 	}
 	return errors.Join(err, s.folder.remove())
-}
-
-// NewBucket makes an empty bucket and returns its name. It goes with the server.
-func (s *S3Server) NewBucket(tb testing.TB) string {
-	tb.Helper()
-	name := fmt.Sprintf("test-%d", made.Add(1))
-	status, body, err := s.Do(tb.Context(), http.MethodPut, "/"+name, nil)
-	if err != nil || status != http.StatusOK {
-		tb.Fatalf("make a bucket: status %d, error %v\n%s", status, err, body)
-	}
-	return name
 }

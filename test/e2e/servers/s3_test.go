@@ -8,14 +8,14 @@ import (
 	"github.com/streamhouse/streamhouse/test/e2e/servers"
 )
 
-func put(t *testing.T, s *servers.S3Server, path, content string) {
+func put(t *testing.T, s servers.S3Access, path, content string) {
 	t.Helper()
 	if status, answer, err := s.Do(t.Context(), http.MethodPut, path, []byte(content)); err != nil || status != http.StatusOK {
 		t.Fatalf("put %s: status %d, error %v\n%s", path, status, err, answer)
 	}
 }
 
-func get(t *testing.T, s *servers.S3Server, path string) (status int, content string) {
+func get(t *testing.T, s servers.S3Access, path string) (status int, content string) {
 	t.Helper()
 	status, answer, err := s.Do(t.Context(), http.MethodGet, path, nil)
 	must(t, err)
@@ -25,7 +25,7 @@ func get(t *testing.T, s *servers.S3Server, path string) (status int, content st
 func TestS3_HasWhatItAcknowledgedBeforeKill9(t *testing.T) {
 	s := servers.S3(t)
 	object := "/" + s.NewBucket(t) + "/a folder/ä+=&"
-	put(t, s, object, "kept")
+	put(t, s.S3Access, object, "kept")
 	for _, stop := range []func() error{s.Kill9, s.Stop} {
 		must(t, stop())
 		if _, _, err := s.Do(t.Context(), http.MethodGet, object, nil); err == nil {
@@ -35,7 +35,7 @@ func TestS3_HasWhatItAcknowledgedBeforeKill9(t *testing.T) {
 			t.Error("a stopped server was stopped again")
 		}
 		must(t, s.Start())
-		if status, content := get(t, s, object); status != http.StatusOK || content != "kept" {
+		if status, content := get(t, s.S3Access, object); status != http.StatusOK || content != "kept" {
 			t.Errorf("status %d, content %q", status, content)
 		}
 	}
@@ -46,7 +46,8 @@ func TestS3_HasWhatItAcknowledgedBeforeKill9(t *testing.T) {
 
 func TestS3_RefusesOtherKeys(t *testing.T) {
 	s, _ := servers.Bucket(t)
-	other := &servers.S3Server{Endpoint: s.Endpoint, Region: s.Region, AccessKey: s.AccessKey, SecretKey: "another"}
+	other := s.S3Access
+	other.SecretKey = "another"
 	if status, answer := get(t, other, "/"); status != http.StatusForbidden || !strings.Contains(answer, "SignatureDoesNotMatch") {
 		t.Errorf("status %d, answer %s", status, answer)
 	}
@@ -58,8 +59,8 @@ func TestBucket_IsNewForEachCaller(t *testing.T) {
 	if mine == yours || s != again {
 		t.Fatalf("buckets %s and %s", mine, yours)
 	}
-	put(t, s, "/"+mine+"/object", "mine")
-	if status, _ := get(t, s, "/"+yours+"/object"); status != http.StatusNotFound {
+	put(t, s.S3Access, "/"+mine+"/object", "mine")
+	if status, _ := get(t, s.S3Access, "/"+yours+"/object"); status != http.StatusNotFound {
 		t.Errorf("status %d of an object in another bucket", status)
 	}
 }

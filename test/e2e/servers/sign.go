@@ -6,17 +6,30 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
+	"testing"
 	"time"
 )
+
+// NewBucket makes an empty bucket and returns its name. It goes with the server.
+func (s S3Access) NewBucket(tb testing.TB) string {
+	tb.Helper()
+	name := fmt.Sprintf("test-%d", made.Add(1))
+	status, body, err := s.Do(tb.Context(), http.MethodPut, "/"+name, nil)
+	if err != nil || status != http.StatusOK {
+		tb.Fatalf("make a bucket: status %d, error %v\n%s", status, err, body)
+	}
+	return name
+}
 
 // Do sends one signed request and returns the status and body of the answer.
 // The path begins with "/" and the bucket. It is for preparing and looking, without the client
 // under test: there is no retry.
-func (s *S3Server) Do(ctx context.Context, method, path string, body []byte) (status int, answer []byte, err error) {
+func (s S3Access) Do(ctx context.Context, method, path string, body []byte) (status int, answer []byte, err error) {
 	// S3 wants all escaped but letters, digits and "-._~/": a query's way, and a blank is no plus.
 	escaped := strings.NewReplacer("+", "%20", "%2F", "/").Replace(url.QueryEscape(path))
 	request, err := http.NewRequestWithContext(ctx, method, s.Endpoint+escaped, bytes.NewReader(body))
@@ -35,7 +48,7 @@ func (s *S3Server) Do(ctx context.Context, method, path string, body []byte) (st
 }
 
 // sign signs a request without a query as Signature Version 4 wants it.
-func (s *S3Server) sign(r *http.Request, body []byte, now time.Time) {
+func (s S3Access) sign(r *http.Request, body []byte, now time.Time) {
 	const names = "host;x-amz-content-sha256;x-amz-date"
 	digest := sha256.Sum256(body)
 	sum, stamp := hex.EncodeToString(digest[:]), now.Format("20060102T150405Z")

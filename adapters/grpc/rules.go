@@ -1,0 +1,69 @@
+package grpc
+
+import (
+	"context"
+
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/streamhouse/streamhouse/adapters/grpc/agentv1"
+)
+
+// rule says who may make a call.
+type rule struct {
+	// public lets everybody make the call.
+	public bool
+	// scopes are those of which the caller needs one.
+	scopes []Scope
+	// check refuses a request for a topic that the caller may not touch. Nil: the
+	// request names none, or the handler asks for each of its items.
+	check func(ctx context.Context, a *access, request any) error
+}
+
+var (
+	readers  = []Scope{ScopeRead}
+	writers  = []Scope{ScopeWrite}
+	admins   = []Scope{ScopeAdmin}
+	everyone = []Scope{ScopeRead, ScopeWrite, ScopeAdmin}
+)
+
+// rules is the table over every call there is. A call that is not in it is
+// refused, once there is an Authorizer; a test fails if a service has one.
+var rules = map[string]rule{
+	"streamhouse.agent.v1.LogService/Produce":  {scopes: writers}, // batch by batch
+	"streamhouse.agent.v1.LogService/Fetch":    {scopes: readers}, // partition by partition
+	"streamhouse.agent.v1.LogService/OffsetAt": {scopes: readers, check: byID[*agentv1.OffsetAtRequest]},
+
+	"streamhouse.agent.v1.TopicService/CreateTopic":        {scopes: admins, check: byName[*agentv1.CreateTopicRequest]},
+	"streamhouse.agent.v1.TopicService/GetTopic":           {scopes: everyone, check: byName[*agentv1.GetTopicRequest]},
+	"streamhouse.agent.v1.TopicService/ListTopics":         {scopes: everyone}, // those that the caller may touch
+	"streamhouse.agent.v1.TopicService/DescribePartitions": {scopes: everyone, check: byID[*agentv1.DescribePartitionsRequest]},
+	"streamhouse.agent.v1.TopicService/DeleteTopic":        {scopes: admins, check: byID[*agentv1.DeleteTopicRequest]},
+	"streamhouse.agent.v1.TopicService/WidenTopic":         {scopes: admins, check: byID[*agentv1.WidenTopicRequest]},
+	"streamhouse.agent.v1.TopicService/SetRetention":       {scopes: admins, check: byID[*agentv1.SetRetentionRequest]},
+
+	"streamhouse.agent.v1.ProducerService/RegisterProducer": {scopes: writers},
+	"streamhouse.agent.v1.ProducerService/AbandonBatch":     {scopes: writers, check: byID[*agentv1.AbandonBatchRequest]},
+
+	"streamhouse.agent.v1.AgentService/ListAgents": {scopes: everyone},
+
+	grpc_health_v1.Health_ServiceDesc.ServiceName + "/Check": {public: true},
+	grpc_health_v1.Health_ServiceDesc.ServiceName + "/List":  {public: true},
+	grpc_health_v1.Health_ServiceDesc.ServiceName + "/Watch": {public: true},
+
+	"grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      {scopes: admins},
+	"grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": {scopes: admins},
+}
+
+// byName checks the topic that the request names.
+func byName[R interface{ GetName() []byte }](_ context.Context, a *access, request any) error {
+	return a.name(string(request.(R).GetName()))
+}
+
+// byID checks the topic whose id the request has.
+func byID[R interface{ GetTopicId() []byte }](ctx context.Context, a *access, request any) error {
+	id, err := decodeTopicID(request.(R).GetTopicId())
+	if err != nil {
+		return err
+	}
+	return a.id(ctx, id)
+}
