@@ -53,8 +53,9 @@ const inspectServer = `SELECT current_setting('server_version_num')::int, curren
 	set_config('synchronous_commit', current_setting('synchronous_commit'), false),
 	current_setting('search_path'), current_setting('default_transaction_isolation'), pg_backend_pid()`
 
+// inspect is one round trip, and prepares nothing.
 func inspect(ctx context.Context, c *pgx.Conn) (v server, err error) {
-	err = c.QueryRow(ctx, inspectServer).Scan(&v.version, &v.versionText, &v.recovery, &v.fsync, &v.pageWrites,
+	err = c.QueryRow(ctx, inspectServer, pgx.QueryExecModeSimpleProtocol).Scan(&v.version, &v.versionText, &v.recovery, &v.fsync, &v.pageWrites,
 		&v.synchronous, &v.path, &v.isolation, &v.pid)
 	return v, err
 }

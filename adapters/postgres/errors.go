@@ -70,9 +70,11 @@ func judge(p phase, err error) (ports.Kind, error) {
 	return kindOf(e.Code), explained(e)
 }
 
-// unanswered judges an error that did not come from the server.
+// unanswered judges an error that did not come from the server. What pgx says of
+// it (pgconn.SafeToRetry) is not asked: a connection that is lost while COMMIT is on the way may read as "conn
+// closed", which claims that nothing was sent.
 func unanswered(p phase, err error) (ports.Kind, error) {
-	if p == reading || p == undone || pgconn.SafeToRetry(err) {
+	if p == reading || p == undone {
 		return ports.Transient, err
 	}
 	return ports.Ambiguous, err

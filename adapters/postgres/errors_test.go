@@ -20,6 +20,12 @@ func serverSays(code string) error {
 	return fmt.Errorf("query: %w", &pgconn.PgError{Severity: "ERROR", Code: code, Message: "as told"})
 }
 
+// mayRetryError is an error of pgx that claims that nothing was sent.
+type mayRetryError struct{}
+
+func (mayRetryError) Error() string     { return "conn closed" }
+func (mayRetryError) SafeToRetry() bool { return true }
+
 func TestJudge_KnowsWhetherACallHadItsEffect(t *testing.T) {
 	const none = ports.Kind(99)
 	for _, c := range []struct {
@@ -39,6 +45,7 @@ func TestJudge_KnowsWhetherACallHadItsEffect(t *testing.T) {
 		{serverSays("42P01"), ports.Fatal, ports.Fatal, ports.Fatal, ports.Fatal},
 		{serverSays("XX001"), ports.Fatal, ports.Fatal, ports.Fatal, ports.Fatal},
 		{serverSays("42501"), ports.Definite, ports.Definite, ports.Definite, ports.Ambiguous},
+		{mayRetryError{}, ports.Transient, ports.Transient, ports.Ambiguous, ports.Ambiguous},
 		{io.ErrUnexpectedEOF, ports.Transient, ports.Transient, ports.Ambiguous, ports.Ambiguous},
 		{context.DeadlineExceeded, ports.Transient, ports.Transient, ports.Ambiguous, ports.Ambiguous},
 		{errNotReplicated, none, none, none, ports.Ambiguous},

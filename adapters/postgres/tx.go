@@ -137,6 +137,9 @@ func pause(ctx context.Context, n int) bool {
 	}
 }
 
+// errLost: the connection had ended before what makes a change last was sent.
+var errLost = errors.New("the connection was lost")
+
 // errLeft: the caller's context ended while its change was on the way.
 var errLeft = errors.New("the call was given up while the change was on its way")
 
@@ -145,6 +148,9 @@ var errLeft = errors.New("the call was given up while the change was on its way"
 func (s *Store) last(ctx context.Context, c *pgxpool.Conn, send func(context.Context) *failed) *failed {
 	if err := ctx.Err(); err != nil {
 		return &failed{undone, err}
+	}
+	if c.Conn().IsClosed() {
+		return &failed{undone, errLost}
 	}
 	patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitPatience)
 	watched := func() *failed {

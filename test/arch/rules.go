@@ -57,7 +57,6 @@ var rooms = []room{
 	{"adapters/memory", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/postgres", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/s3", []string{"domain/...", "ports"}, whyAdapter},
-	{"adapters/postgres", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/prom", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/sqlite", []string{"domain/...", "ports"}, whyAdapter},
 
