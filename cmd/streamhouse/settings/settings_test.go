@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ type sources struct {
 func (s sources) load(t *testing.T) (Settings, error) {
 	t.Helper()
 	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
-	AddFlags(flags, Stores, Output, Producing, Consuming, Upkeep)
+	AddFlags(flags, Stores, Output, Producing, Consuming, Upkeep, Agency, Serving)
 	args := s.args
 	if s.file != "" {
 		path := filepath.Join(t.TempDir(), "sh.yaml")
@@ -67,6 +68,9 @@ func TestLoad_ReadsEverySettingFromEverySource(t *testing.T) {
 		"max-retries": "0", "retry-backoff": "5ms", "idempotence": "true", "producer-name": "p", "partitioner": "murmur2", "fetch-bytes": "1MiB",
 		"upkeep-interval": "7m", "sweep-interval": "2d", "sweep-age": "3d", "sweep-share": "0.5", "reservation-grace": "4h",
 		"delete-grace": "0s", "forget-after": "9d", "compact-extent-bytes": "64MiB", "compact-after": "5s", "compact-bandwidth": "0",
+		"agents": "a:1,b:2", "agent-group": "g", "agent-zone": "z", "agent-token": "t", "agent-tls-ca": "ca", "agent-tls-cert": "c", "agent-tls-key": "k",
+		"listen": "0.0.0.0:1", "advertise": "h:2", "admin": "none", "admin-token": "u", "group": "h", "zone": "y", "flush-interval": "0s", "flush-bytes": "1MiB",
+		"drain-timeout": "9s", "tls-cert": "d", "tls-key": "l", "tls-client-ca": "cb", "tokens": "f", "reflection": "true",
 	}
 	if len(values) != len(table) {
 		t.Fatalf("the test knows %d settings, the table %d", len(values), len(table))
@@ -94,6 +98,16 @@ func TestLoad_ReadsEverySettingFromEverySource(t *testing.T) {
 			j.ReservationGrace != 4*time.Hour || j.DeleteGrace != 0 || j.ForgetAfter != 9*24*time.Hour ||
 			j.CompactExtentBytes != 64<<20 || j.CompactSegmentBytes != 64<<20 || j.CompactAfter != 5*time.Second || j.CompactBytesPerSecond != 0 {
 			t.Errorf("%s: the janitor's are %+v", name, j)
+		}
+		if want := (Agents{[]string{"a:1", "b:2"}, "g", "z", "t", TLSFiles{"ca", "c", "k"}}); !reflect.DeepEqual(s.Agents, want) {
+			t.Errorf("%s: agents are %+v", name, s.Agents)
+		}
+		want := Serve{
+			Listen: "0.0.0.0:1", Advertise: "h:2", AdminToken: "u", Group: "h", Zone: "y", FlushBytes: 1 << 20, DrainTimeout: 9 * time.Second,
+			TLS: TLSFiles{"cb", "d", "l"}, Tokens: "f", Reflection: true,
+		}
+		if s.Serve != want {
+			t.Errorf("%s: the agent is %+v", name, s.Serve)
 		}
 		if err := j.Validate(); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -226,4 +240,54 @@ func FuzzLoad_File(f *testing.F) {
 			t.Fatalf("%q is taken as %+v", text, s)
 		}
 	})
+}
+
+func TestPrint_ShowsWhatWasGivenWithoutItsSecrets(t *testing.T) {
+	s, err := sources{
+		file: "admin-token: hunter2hunter2\nsegments: s3://bucket/x?endpoint=http://h&password=hunter2\n",
+		args: []string{"--metadata", "postgres://user:hunter2@host/db?sslmode=disable", "--listen", "127.0.0.1:9"},
+	}.load(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := s.Print(&out, Stores, Serving); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`listen: "127.0.0.1:9"`, `metadata: "postgres://user:(not shown)@host/db?sslmode=disable"`, "# flush-bytes: ", `admin-token: "(not shown)"`} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s is not in\n%s", want, &out)
+		}
+	}
+	if strings.Contains(out.String(), "hunter2") {
+		t.Errorf("a secret is shown:\n%s", &out)
+	}
+}
+
+func TestLoadTokens_ReadsTheFileAndSaysWhatIsWrongWithoutATokensText(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tokens.yaml")
+	load := func(text string) error {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := LoadTokens(path)
+		return err
+	}
+	const good = "tokens:\n  - name: billing\n    token: 0123456789abcdef\n    scopes: [read, write]\n    topics: [billing-]\n"
+	if err := load(good); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []string{
+		"", "tokens: 3", "other: []", "tokens:\n  - x", "- a", "{",
+		strings.Replace(good, "name", "nam", 1), strings.Replace(good, "read", "rule", 1), strings.Replace(good, "[billing-]", "[]", 1),
+		strings.Replace(good, "0123456789abcdef", "0123secret", 1), good + strings.TrimPrefix(good, "tokens:\n"),
+		strings.Replace(good, "[read, write]", "3", 1),
+	} {
+		if err := load(bad); err == nil || strings.Contains(err.Error(), "0123") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	if _, err := LoadTokens(path + ".none"); err == nil {
+		t.Error("a missing file is read")
+	}
 }
