@@ -3,6 +3,7 @@
 # make soak   the same with the numbers of a release; hours
 # make bench  figures of this machine beside its limits
 # make build  bin/streamhouse
+# make containers  tests with PostgreSQL and MinIO in Docker containers; starts a daemon if there is none
 # make servers  what tests with real servers need: PostgreSQL installed, an S3 server built
 # make generate  adapters/grpc/agentv1 anew, from the protocol in adapters/grpc/proto
 
@@ -141,6 +142,13 @@ benchmarks: bin/report
 .PHONY: servers
 servers: | bin
 	@$(call check,servers,test/e2e/servers/install.sh)
+
+# Servers in containers. Tests remove theirs; the trap removes what a killed one has left.
+.PHONY: containers
+containers: bin/report
+	@$(call check,containers-images,test/e2e/containers/images.sh > bin/containers.env)
+	@. bin/containers.env; trap 'test/e2e/containers/images.sh --clean' EXIT; \
+	$(call gotest,containers,-tags containers -timeout 5m ./test/e2e/containers)
 
 .PHONY: soak
 soak:
