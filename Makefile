@@ -4,6 +4,7 @@
 # make bench  figures of this machine beside its limits
 # make build  bin/streamhouse
 # make containers  tests with PostgreSQL and MinIO in Docker containers; starts a daemon if there is none
+# make image  the container image streamhouse:local, from nothing
 # make servers  what tests with real servers need: PostgreSQL installed, an S3 server built
 # make generate  adapters/grpc/agentv1 anew, from the protocol in adapters/grpc/proto
 
@@ -26,6 +27,7 @@ CRASHES   ?= 500
 FUZZRUNS  ?= 30000
 # How long Postgres and the bucket fail, Postgres is away, nothing happens.
 CHAOS     ?= 60s
+AGENTS    ?= 30s
 OUTAGE    ?= 60s
 IDLE      ?= 61s
 
@@ -43,7 +45,7 @@ help:
 test: fmt tidy vet lint servers unit
 
 .PHONY: ci
-ci: protocol mutants simulate blackbox powerloss chaos remote containers fuzz benchmarks elsewhere
+ci: protocol mutants simulate blackbox powerloss chaos agents remote containers fuzz benchmarks elsewhere
 
 .PHONY: fmt
 fmt: | bin
@@ -118,6 +120,11 @@ powerloss: bin/report
 chaos: bin/report servers
 	@$(call gotest,chaos,-timeout 40m ./test/e2e/chaos -run TestChaos -duration $(CHAOS))
 
+# Three agents, the built binary, killed, stopped and restarted under load.
+.PHONY: agents
+agents: bin/report servers
+	@$(call gotest,agents,-timeout 60m ./test/e2e/agents -duration $(AGENTS))
+
 .PHONY: remote
 remote: bin/report servers
 	@$(call gotest,remote,-timeout 20m ./test/e2e/remote -outage $(OUTAGE) -idle $(IDLE))
@@ -152,7 +159,7 @@ containers: bin/report
 
 .PHONY: soak
 soak:
-	@$(MAKE) --no-print-directory ci SEEDS=1000000 KILLS=1000 LINES=10000000 CRASHES=5000 FUZZRUNS=5000000 CHAOS=20m
+	@$(MAKE) --no-print-directory ci SEEDS=1000000 KILLS=1000 LINES=10000000 CRASHES=5000 FUZZRUNS=5000000 CHAOS=20m AGENTS=20m
 
 .PHONY: bench
 bench: build
@@ -166,6 +173,12 @@ bench: build
 .PHONY: build
 build: | bin
 	@go build -trimpath -o bin/streamhouse ./cmd/streamhouse
+
+# The image of deploy/Dockerfile.
+.PHONY: image
+image: | bin
+	@CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o bin/streamhouse-static ./cmd/streamhouse
+	@docker build -q -f deploy/Dockerfile -t streamhouse:local .
 
 .PHONY: bin/report
 bin/report: | bin

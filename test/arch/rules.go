@@ -76,8 +76,8 @@ var rooms = []room{
 var (
 	command = []string{
 		".", "domain/...", "ports", "app/...", "cmd/streamhouse/...",
-		"adapters/codec", "adapters/direct", "adapters/local", "adapters/localfs", "adapters/memory", "adapters/sqlite",
-		"adapters/grpc", "adapters/postgres", "adapters/s3",
+		"adapters/codec", "adapters/direct", "adapters/grpc", "adapters/local", "adapters/localfs", "adapters/memory", "adapters/postgres", "adapters/prom",
+		"adapters/s3", "adapters/sqlite",
 	}
 	anything = []string{".", "domain/...", "ports/...", "app/...", "adapters/...", "test/..."}
 )

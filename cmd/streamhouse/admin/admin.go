@@ -61,9 +61,10 @@ type Server struct {
 	served   chan error // the end of Serve, once
 }
 
-// Start listens and serves until Close.
-func Start(cfg Config) (*Server, error) {
-	l, err := net.Listen("tcp", cfg.Address)
+// Start listens and serves until Close. Ctx bounds the start.
+func Start(ctx context.Context, cfg Config) (*Server, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", cfg.Address)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func start(t *testing.T, change func(*admin.Config)) (get func(path, token strin
 		Status: func(context.Context) any { return map[string]string{"agent": "a1"} },
 	}
 	change(&cfg)
-	s, err := admin.Start(cfg)
+	s, err := admin.Start(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,13 +93,16 @@ func TestPprof_IsForWhoHasTheToken(t *testing.T) {
 		t.Errorf("the command line is shown: %d", code)
 	}
 	without := start(t, func(*admin.Config) {})
+	if code, _ := without("/drain", ""); code == http.StatusOK {
+		t.Error("anybody may drain")
+	}
 	if code, _ := without("/debug/pprof/", ""); code != http.StatusNotFound {
 		t.Errorf("without a token there are profiles: %d", code)
 	}
 }
 
 func TestStart_SaysWhereItCouldNotListen(t *testing.T) {
-	_, err := admin.Start(admin.Config{Address: "127.0.0.1:1000000"})
+	_, err := admin.Start(t.Context(), admin.Config{Address: "127.0.0.1:1000000"})
 	if err == nil || !strings.Contains(err.Error(), "1000000") {
 		t.Error(err)
 	}

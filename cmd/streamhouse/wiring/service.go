@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,7 +36,7 @@ type Service struct {
 	Failed <-chan error
 
 	server  *grpc.Server
-	entry   *agent.Agent
+	entry   atomic.Pointer[agent.Agent] // nil until it is in the list
 	janitor *janitor.Janitor
 	began   time.Time
 	version string
@@ -80,16 +81,20 @@ func (b *builder) newService(m ports.MetadataStore, s ports.SegmentStore) (*Serv
 	}
 	failures := make(chan error, 1) // holds the one reason to end
 	svc := &Service{server: server, janitor: j, began: time.Now(), version: b.cfg.Version, Failed: failures, asked: make(chan struct{})}
-	listener, err := net.Listen("tcp", b.cfg.Serve.Listen)
+	var lc net.ListenConfig
+	listener, err := lc.Listen(b.ctx, "tcp", b.cfg.Serve.Listen)
 	if err != nil {
 		return nil, failed("listen at "+b.cfg.Serve.Listen, err)
 	}
 	svc.Address = listener.Addr().String()
+	if err := b.newAdmin(svc); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
 	b.serve(server, listener, failures)
 	if err := b.register(svc, discovery); err != nil {
 		return nil, err
 	}
-	return svc, b.newAdmin(svc)
+	return svc, nil
 }
 
 // newAgentWriter is the direct-write transport with the patience of an agent.
@@ -167,7 +172,7 @@ func (b *builder) register(svc *Service, discovery ports.AgentDiscovery) error {
 	if err != nil {
 		return failed("enter the list of agents", err)
 	}
-	svc.entry = entry
+	svc.entry.Store(entry)
 	b.started("entry in the list of agents", entry.Stop)
 	return nil
 }
@@ -186,7 +191,7 @@ func (b *builder) newAdmin(svc *Service) error {
 	if b.cfg.Serve.Admin == "" {
 		return nil
 	}
-	s, err := admin.Start(admin.Config{
+	s, err := admin.Start(b.ctx, admin.Config{
 		Address: b.cfg.Serve.Admin, Token: b.cfg.Serve.AdminToken, Metrics: b.metrics,
 		Ready:  func(context.Context) error { return svc.ready() },
 		Status: func(context.Context) any { return svc.Status() },
@@ -217,7 +222,11 @@ func (b *builder) background(name string, f func(context.Context)) {
 
 // ready says why the agent should get no work.
 func (s *Service) ready() error {
-	e := s.entry.Status()
+	entry := s.entry.Load()
+	if entry == nil {
+		return errors.New("starting")
+	}
+	e := entry.Status()
 	switch {
 	case e.Draining:
 		return errors.New("draining")
@@ -228,7 +237,7 @@ func (s *Service) ready() error {
 }
 
 // Drain says in the list that the agent takes nothing new. Close follows.
-func (s *Service) Drain() { s.entry.Drain() }
+func (s *Service) Drain() { s.entry.Load().Drain() }
 
 // ServiceStatus is what an agent says of itself.
 type ServiceStatus struct {
@@ -256,11 +265,15 @@ type loopStatusJSON struct {
 
 // Status returns what the agent is and how it is doing.
 func (s *Service) Status() ServiceStatus {
-	e, stats := s.entry.Status(), s.server.Stats()
+	stats := s.server.Stats()
 	status := ServiceStatus{
-		ID: e.ID.String(), Group: e.Group, Zone: e.Zone, Address: e.Address, Version: s.version,
+		Address: s.Address, Version: s.version,
 		UptimeSeconds: time.Since(s.began).Seconds(), Ready: true,
 		Connections: stats.Connections, Streams: stats.Streams, HeldBytes: stats.HeldBytes, Batches: stats.Batches, Refused: stats.Refused,
+	}
+	if entry := s.entry.Load(); entry != nil {
+		e := entry.Status()
+		status.ID, status.Group, status.Zone, status.Address = e.ID.String(), e.Group, e.Zone, e.Address
 	}
 	if err := s.ready(); err != nil {
 		status.Ready, status.NotReady = false, err.Error()

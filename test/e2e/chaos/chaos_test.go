@@ -29,11 +29,14 @@ func TestRun_OnStoresInMemory(t *testing.T) {
 	}
 	rates := fault.Rates{Fail: 0.01, Lose: 0.01, Repeat: 0.02, Delay: 0.05, MaxDelay: 20 * time.Millisecond}
 	r := chaos.Start(t, chaos.Config{
-		Open: func(context.Context) (ports.MetadataStore, ports.SegmentStore, error) {
+		Open: func(context.Context) (*chaos.Reach, error) {
 			if rand.N(10) == 0 {
-				return nil, nil, errors.New("not now")
+				return nil, errors.New("not now")
 			}
-			return shared{fault.NewMetadata(metadata, fault.Random(rand.Uint64(), rates))}, fault.NewSegments(segments, fault.Random(rand.Uint64(), rates)), nil
+			return &chaos.Reach{
+				Metadata: shared{fault.NewMetadata(metadata, fault.Random(rand.Uint64(), rates))},
+				Segments: fault.NewSegments(segments, fault.Random(rand.Uint64(), rates)),
+			}, nil
 		},
 		Topic: topic.Name, Partitions: topic.Partitions, Writers: 4, Readers: 2,
 		Pace: 5 * time.Millisecond, Burst: 20, Lives: 300 * time.Millisecond, Seed: 1,

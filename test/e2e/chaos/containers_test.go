@@ -4,14 +4,12 @@ package chaos_test
 
 import (
 	"context"
-	"io"
 	"testing"
 	"time"
 
 	"github.com/streamhouse/streamhouse/adapters/postgres"
 	"github.com/streamhouse/streamhouse/adapters/s3"
 	"github.com/streamhouse/streamhouse/domain"
-	"github.com/streamhouse/streamhouse/ports"
 	"github.com/streamhouse/streamhouse/test/e2e/chaos"
 	"github.com/streamhouse/streamhouse/test/e2e/containers"
 )
@@ -24,28 +22,26 @@ func TestContainers_LogKeepsItsPromisesOnPostgresAndMinIO(t *testing.T) {
 	bucket, url := access.NewBucket(t), server.URL(t)
 	t.Setenv("AWS_ACCESS_KEY_ID", access.AccessKey)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", access.SecretKey)
-	open := func(ctx context.Context) (ports.MetadataStore, ports.SegmentStore, error) {
+	open := func(ctx context.Context) (*chaos.Reach, error) {
 		cfg := s3.DefaultConfig(bucket)
 		cfg.Endpoint, cfg.PathStyle, cfg.Prefix = access.Endpoint, true, "log"
 		segments, err := s3.Open(ctx, cfg)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		metadata, err := postgres.Open(ctx, url, postgres.Options{})
 		if err != nil {
 			_ = segments.Close() // it holds nothing but idle connections
-			return nil, nil, err
+			return nil, err
 		}
-		return metadata, segments, nil
+		return &chaos.Reach{Metadata: metadata, Segments: segments}, nil
 	}
-	m, s, err := open(t.Context())
+	reach, err := open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		_ = m.Close() // the servers end with the test
-		_ = s.(io.Closer).Close()
-	}()
+	defer func() { _ = reach.Close() }() // the servers end with the test
+	m, s := reach.Metadata, reach.Segments
 	if _, err := m.CreateTopic(t.Context(), domain.TopicSpec{Name: "orders", Partitions: 4}); err != nil {
 		t.Fatal(err)
 	}

@@ -19,9 +19,9 @@ import (
 
 // Config is one run.
 type Config struct {
-	// Open opens the two stores as a process of its own would; every writer and
-	// reader has its own. It is called again until it succeeds.
-	Open func(ctx context.Context) (ports.MetadataStore, ports.SegmentStore, error)
+	// Open opens the two stores, or reaches agents, as a process of its own would;
+	// every writer and reader has its own. It is called again until it succeeds.
+	Open func(ctx context.Context) (*Reach, error)
 	// Topic exists, with so many partitions.
 	Topic      string
 	Partitions int32
@@ -151,14 +151,14 @@ func (r *Run) WriteHistory(w io.Writer) error {
 }
 
 // stores opens the stores, however often it takes. Nil if stop is closed before.
-func (r *Run) stores(stop <-chan struct{}) *pair {
+func (r *Run) stores(stop <-chan struct{}) *Reach {
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		metadata, segments, err := r.cfg.Open(ctx)
+		reach, err := r.cfg.Open(ctx)
 		cancel()
 		if err == nil {
 			r.Opens.Add(1)
-			return &pair{metadata, segments}
+			return reach
 		}
 		r.FailedOpens.Add(1)
 		if !sleep(stop, 100*time.Millisecond) {
@@ -179,34 +179,64 @@ func sleep(stop <-chan struct{}, d time.Duration) bool {
 	}
 }
 
-type pair struct {
-	metadata ports.MetadataStore
-	segments ports.SegmentStore
+// Reach is how one process reaches the log: by its stores, or through agents.
+type Reach struct {
+	Metadata ports.MetadataStore
+	Segments ports.SegmentStore
+	// Agents takes the place of both; its Close is called if it has one.
+	Agents ports.AgentClient
 }
 
-func (p *pair) Metadata() ports.MetadataStore { return p.metadata }
-func (p *pair) Segments() ports.SegmentStore  { return p.segments }
+// cluster makes a streamhouse.Cluster of the stores.
+type cluster struct{ *Reach }
 
-func (p *pair) close() error {
-	err := p.metadata.Close()
-	if c, ok := p.segments.(io.Closer); ok {
-		err = errors.Join(err, c.Close())
+func (c cluster) Metadata() ports.MetadataStore { return c.Reach.Metadata }
+func (c cluster) Segments() ports.SegmentStore  { return c.Reach.Segments }
+
+func (p *Reach) topics() ports.Topics {
+	if p.Agents != nil {
+		return p.Agents
 	}
-	return err
+	return p.Metadata
+}
+
+func (p *Reach) producer() *streamhouse.ProducerBuilder {
+	if p.Agents != nil {
+		return streamhouse.NewProducerBuilder().Agents(p.Agents)
+	}
+	return streamhouse.NewProducerBuilder().Cluster(cluster{p})
+}
+
+func (p *Reach) consumer() *streamhouse.ConsumerBuilder {
+	if p.Agents != nil {
+		return streamhouse.NewConsumerBuilder().Agents(p.Agents)
+	}
+	return streamhouse.NewConsumerBuilder().Cluster(cluster{p})
+}
+
+// Close closes what there is.
+func (p *Reach) Close() error {
+	var errs []error
+	for _, part := range []any{p.Metadata, p.Segments, p.Agents} {
+		if c, ok := part.(io.Closer); ok {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // final reads every partition to its end.
 func (r *Run) final(t *testing.T) {
 	t.Helper()
 	p := r.stores(nil)
-	defer func() { _ = p.close() }()
+	defer func() { _ = p.Close() }()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	d, err := streamhouse.NewTopics(p.metadata).Describe(ctx, r.cfg.Topic)
+	d, err := streamhouse.NewTopics(p.topics()).Describe(ctx, r.cfg.Topic)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := streamhouse.NewConsumerBuilder().Cluster(p).Assign(r.cfg.Topic, streamhouse.FromStart()).Build(ctx)
+	c, err := p.consumer().Assign(r.cfg.Topic, streamhouse.FromStart()).Build(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ func (r *Run) follow(name string) {
 			return
 		}
 		again := r.followOnce(fmt.Sprintf("%s.%d", name, generation), p)
-		_ = p.close() // its connections may be cut
+		_ = p.Close() // its connections may be cut
 		if !again {
 			return
 		}
@@ -28,7 +28,7 @@ func (r *Run) follow(name string) {
 }
 
 // followOnce reports whether another consumer is to follow.
-func (r *Run) followOnce(actor string, p *pair) bool {
+func (r *Run) followOnce(actor string, p *Reach) bool {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
@@ -40,7 +40,7 @@ func (r *Run) followOnce(actor string, p *pair) bool {
 	}()
 	building, stop := context.WithTimeout(ctx, 20*time.Second)
 	defer stop()
-	c, err := streamhouse.NewConsumerBuilder().Cluster(p).Assign(r.cfg.Topic, streamhouse.FromStart()).Build(building)
+	c, err := p.consumer().Assign(r.cfg.Topic, streamhouse.FromStart()).Build(building)
 	if err != nil {
 		r.FailedOpens.Add(1)
 		return sleep(r.stopReading, 100*time.Millisecond)

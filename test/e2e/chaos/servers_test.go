@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"testing"
@@ -49,37 +48,34 @@ func newBackends(t *testing.T) *backends {
 }
 
 // open opens both stores as a process of its own does.
-func (b *backends) open(ctx context.Context) (ports.MetadataStore, ports.SegmentStore, error) {
+func (b *backends) open(ctx context.Context) (*chaos.Reach, error) {
 	cfg := s3.DefaultConfig(b.bucket)
 	cfg.Endpoint, cfg.Region, cfg.PathStyle, cfg.Prefix = b.toBucket.URL(), b.s3.Region, true, "log"
 	segments, err := s3.Open(ctx, cfg)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	metadata, err := postgres.Open(ctx, servers.URLVia(b.toServer.Addr(), "postgres", "", "postgres"), postgres.Options{})
 	if err != nil {
 		_ = segments.Close() // it holds nothing but idle connections
-		return nil, nil, err
+		return nil, err
 	}
-	return metadata, segments, nil
+	return &chaos.Reach{Metadata: metadata, Segments: segments}, nil
 }
 
 // with opens the stores for f.
 func (b *backends) with(t *testing.T, f func(ports.MetadataStore, ports.SegmentStore)) {
 	t.Helper()
-	metadata, segments, err := b.open(t.Context())
+	reach, err := b.open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := metadata.Close(); err != nil {
-			t.Error(err)
-		}
-		if err := segments.(io.Closer).Close(); err != nil {
+		if err := reach.Close(); err != nil {
 			t.Error(err)
 		}
 	}()
-	f(metadata, segments)
+	f(reach.Metadata, reach.Segments)
 }
 
 // TestChaos_PostgresAndS3 lets eight writers and two readers work while Postgres

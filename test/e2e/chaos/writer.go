@@ -31,7 +31,7 @@ func (w *writer) work() {
 			return
 		}
 		again := w.live(p)
-		_ = p.close() // its connections may be cut: what matters is in the history
+		_ = p.Close() // its connections may be cut: what matters is in the history
 		if !again {
 			return
 		}
@@ -39,12 +39,12 @@ func (w *writer) work() {
 }
 
 // live is one producer's life. It reports whether there is to be another.
-func (w *writer) live(p *pair) (again bool) {
+func (w *writer) live(p *Reach) (again bool) {
 	w.generation++
 	session := fmt.Sprintf("%s.%d", w.name, w.generation)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	producer, err := streamhouse.NewProducerBuilder().Cluster(p).Telemetry(&w.run.Counts).RequestTimeout(10 * time.Second).Build(ctx)
+	producer, err := p.producer().Telemetry(&w.run.Counts).RequestTimeout(10 * time.Second).Build(ctx)
 	if err != nil {
 		w.run.FailedOpens.Add(1)
 		return sleep(w.run.stopWriting, 100*time.Millisecond)
