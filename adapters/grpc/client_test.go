@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -63,6 +64,59 @@ func TestClient_PrefersItsZoneAndStaysWithOneAgent(t *testing.T) {
 	}
 	if len(used) < 3 {
 		t.Errorf("30 clients use %v of 4 agents", used)
+	}
+}
+
+func TestClient_GoesBackToItsZone(t *testing.T) {
+	c := newCluster(t, tcp{})
+	first := c.start("near")
+	far := c.start("far")
+	client := c.dial(near, func(cfg *grpc.ClientConfig) { cfg.RefreshInterval = 10 * time.Millisecond })
+	call := func() bool {
+		if _, err := client.ListTopics(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
+	first.kill()
+	if call(); client.Address() != far.addr {
+		t.Errorf("it uses %q, want the far one", client.Address())
+	}
+	again := c.start("near")
+	eventually(t, "it stays far away", func() bool { return call() && client.Address() == again.addr })
+}
+
+// TestClient_IsNotHeldUpByAnAgentThatItCannotReach lists a near agent whose
+// address leads nowhere.
+func TestClient_IsNotHeldUpByAnAgentThatItCannotReach(t *testing.T) {
+	c := newCluster(t, tcp{})
+	c.start("far")
+	const nowhere = "127.0.0.1:1"
+	if _, err := c.agents.Register(t.Context(), ports.AgentSpec{Group: "default", Zone: "near", Address: nowhere}); err != nil {
+		t.Fatal(err)
+	}
+	tried := make(chan struct{}, 1000)
+	client := c.dial(near, func(cfg *grpc.ClientConfig) {
+		cfg.RefreshInterval, cfg.ConnectTimeout = 5*time.Millisecond, time.Second
+		cfg.Dialer = func(ctx context.Context, address string) (net.Conn, error) {
+			if address != nowhere {
+				return c.net.dial(ctx, address)
+			}
+			tried <- struct{}{}
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+	})
+	within(t, tried, "the near agent is not even tried")
+	for range 50 {
+		start := time.Now()
+		if _, err := client.ListTopics(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > 800*time.Millisecond {
+			t.Errorf("a call took %v", took)
+		}
+		<-time.After(10 * time.Millisecond)
 	}
 }
 
