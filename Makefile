@@ -3,6 +3,7 @@
 # make soak   the same with the numbers of a release; hours
 # make bench  figures of this machine beside its limits
 # make build  bin/streamhouse
+# make servers  what tests with real servers need: PostgreSQL installed, an S3 server built
 # make generate  adapters/grpc/agentv1 anew, from the protocol in adapters/grpc/proto
 
 SHELL       := /bin/bash
@@ -22,6 +23,10 @@ LINES     ?= 1000000
 CRASHES   ?= 500
 # Runs of each fuzz target. Not seconds: until Go 1.27 a fuzzing that its time ends may be called failed (go.dev/issue/75804).
 FUZZRUNS  ?= 30000
+# How long Postgres and the bucket fail, Postgres is away, nothing happens.
+CHAOS     ?= 60s
+OUTAGE    ?= 60s
+IDLE      ?= 61s
 
 # $(call gotest,NAME,ARGUMENTS): runs tests, shows what failed, counts. Results are not taken from the cache: it does
 # not know that the black box builds the command.
@@ -34,10 +39,10 @@ help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 .PHONY: test
-test: fmt tidy vet lint unit
+test: fmt tidy vet lint servers unit
 
 .PHONY: ci
-ci: protocol mutants simulate blackbox powerloss fuzz benchmarks elsewhere
+ci: protocol mutants simulate blackbox powerloss chaos remote containers fuzz benchmarks elsewhere
 
 .PHONY: fmt
 fmt: | bin
@@ -51,6 +56,7 @@ tidy: | bin
 vet: | bin
 	@$(call check,vet,go vet ./...)
 	@$(call check,vet-mutants,go vet -tags mutants ./...)
+	@$(call check,vet-containers,go vet -tags containers ./test/e2e/...)
 
 .PHONY: lint
 lint: $(GOLANGCI) | bin
@@ -59,7 +65,7 @@ lint: $(GOLANGCI) | bin
 # All tests with their defaults, the import rule and the seeds of every fuzz target among them.
 .PHONY: unit
 unit: bin/report
-	@$(call gotest,unit,-race -timeout 9m ./...)
+	@$(call gotest,unit,-race -timeout 14m ./...)
 	@$(call gotest,unit-simulator,-timeout 5m ./test/sim) # again: under -race a seed does not decide everything
 
 # What is built for other systems too; some tests are for Linux only.
@@ -106,6 +112,21 @@ blackbox: bin/report
 powerloss: bin/report
 	@$(call gotest,powerloss,-timeout 20m ./test/e2e/powerloss -crashes $(CRASHES))
 
+# Eight writers on Postgres and S3, both killed and cut off.
+.PHONY: chaos
+chaos: bin/report servers
+	@$(call gotest,chaos,-timeout 40m ./test/e2e/chaos -run TestChaos -duration $(CHAOS))
+
+.PHONY: remote
+remote: bin/report servers
+	@$(call gotest,remote,-timeout 20m ./test/e2e/remote -outage $(OUTAGE) -idle $(IDLE))
+
+# The same servers in containers, by testcontainers. images.sh starts a Docker daemon and builds the images if it has to.
+.PHONY: containers
+containers: bin/report
+	@environment="$$(test/e2e/containers/images.sh)"; eval "$$environment"; trap 'test/e2e/containers/images.sh --clean' EXIT; \
+	$(call gotest,containers,-tags containers -timeout 10m ./test/e2e/containers ./test/e2e/chaos -run "Containers|Postgres_Answers|MinIO_Answers")
+
 .PHONY: fuzz
 fuzz: bin/report
 	@git grep -o --untracked '^func Fuzz[A-Za-z0-9_]*' -- '*_test.go' | sed 's/:func / /' | while read -r file target; do \
@@ -116,9 +137,14 @@ fuzz: bin/report
 benchmarks: bin/report
 	@$(call gotest,benchmarks,-timeout 10m -run '^$$' -bench . -benchtime 1x ./...)
 
+# What tests with real servers need; quick when it is there. A test that misses it fails or, for the S3 server, builds it.
+.PHONY: servers
+servers: | bin
+	@$(call check,servers,test/e2e/servers/install.sh)
+
 .PHONY: soak
 soak:
-	@$(MAKE) --no-print-directory ci SEEDS=1000000 KILLS=1000 LINES=10000000 CRASHES=5000 FUZZRUNS=5000000
+	@$(MAKE) --no-print-directory ci SEEDS=1000000 KILLS=1000 LINES=10000000 CRASHES=5000 FUZZRUNS=5000000 CHAOS=20m
 
 .PHONY: bench
 bench: build

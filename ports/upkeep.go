@@ -77,7 +77,7 @@ type Upkeep interface {
 	Garbage(ctx context.Context, grace time.Duration, after domain.SegmentID, limit int) ([]SegmentRef, error)
 
 	// MarkDeleted says that the objects of the segments are gone. Those that are
-	// not SegmentDeleting are left as they are.
+	// not SegmentDeleting are left as they are. At most MaxUpkeep ids; none is no error.
 	MarkDeleted(ctx context.Context, ids []domain.SegmentID) error
 
 	// ForgetDeleted drops up to limit rows of segments that have been
@@ -89,7 +89,7 @@ type Upkeep interface {
 	// has made durable and has verified, take the place of other extents: copy by copy, where
 	// commit.Copy.Holds. Offsets and bytes of the partitions do not change, and readers see
 	// the old extents or the new, never neither. Segments without live extents become garbage; so
-	// does the new one if no copy held. It returns how many copies held; after an earlier
+	// does the new one if no copy held. Times of the new extents come from the rows, not from c. It returns how many copies held; after an earlier
 	// success, how many held then.
 	//
 	// A segment that is not pending or was not committed by Replace, and a
@@ -124,7 +124,7 @@ type Inspection interface {
 	RetentionDue(ctx context.Context, after commit.PartitionKey, limit int) ([]commit.PartitionKey, error)
 
 	// SegmentsByID returns the rows of those ids that have one, in no
-	// particular order. At most MaxUpkeep ids.
+	// particular order. At most MaxUpkeep ids; none is no error.
 	SegmentsByID(ctx context.Context, ids []domain.SegmentID) ([]SegmentRow, error)
 }
 

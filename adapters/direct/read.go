@@ -50,6 +50,9 @@ func (f *fetch) readAgain(ctx context.Context, indexes []int, parts [][]part) {
 		r: f.r, req: f.req, order: indexes, answers: f.answers, extents: make([][]ports.ExtentRef, len(f.extents)),
 	}
 	if _, err := again.planFor(ctx, indexes); err != nil {
+		for _, index := range indexes {
+			parts[index][0].err = err // nobody knows whether anything is missing
+		}
 		return
 	}
 	reread := again.readAll(ctx)

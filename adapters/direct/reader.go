@@ -156,18 +156,22 @@ func (f *fetch) next(index int) domain.Offset {
 }
 
 // accept takes over the plan for one partition, and reports whether it has more.
+// It may be the second one of this fetch: what the first one said holds, whatever retention and
+// compaction have done since.
 func (f *fetch) accept(index int, p ports.Plan) (more bool) {
-	a, pos := &f.answers[index], f.req.Partitions[index]
+	a, from, first := &f.answers[index], f.next(index), len(f.extents[index]) == 0
 	a.LogStart, a.HighWatermark = p.LogStart, p.HighWatermark
 	switch {
 	case p.Err != nil:
 		a.Err = p.Err
-	case pos.Offset < p.LogStart || pos.Offset > p.HighWatermark:
+	case from < p.LogStart || from > p.HighWatermark:
 		a.Err = &domain.OutOfRangeError{
-			Partition: pos.Partition, Offset: pos.Offset, LogStart: p.LogStart, HighWatermark: p.HighWatermark,
+			Partition: f.req.Partitions[index].Partition, Offset: from, LogStart: p.LogStart, HighWatermark: p.HighWatermark,
 		}
+	case !first && len(p.Extents) > 0 && p.Extents[0].Base < from && from <= p.Extents[0].Last:
+		return false // put together with what is planned already: the next fetch has it
 	default:
-		if err := checkPlan(p, f.next(index), len(f.extents[index]) == 0, f.req.MaxBytes > 0); err != nil {
+		if err := checkPlan(p, from, first, f.req.MaxBytes > 0); err != nil {
 			f.r.tel.Record(ports.Event{Kind: ports.CorruptionFound, Err: err})
 			a.Err = err
 		}

@@ -13,6 +13,8 @@ import (
 	"github.com/streamhouse/streamhouse/adapters/memory"
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/batch"
+	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/domain/segment"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -187,6 +189,104 @@ func TestFetch_UsesTheShareOfEmptyPartitions(t *testing.T) {
 		}
 		if n := len(got[3].Batches); n < 300_000 || n > 350_000 {
 			t.Errorf("%d bytes of the one partition with records, asked for 350000", n)
+		}
+	})
+}
+
+// betweenPlans fetches partition 3, which has 40 records in as many extents and
+// of which a fetch therefore makes two plans, and calls change between those.
+func betweenPlans(t *testing.T, change func(r *rig)) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		value := string(make([]byte, 10_000))
+		for i := range domain.Offset(40) {
+			r.stored(r.append(t.Context(), r.batch(3, batch.NoProducer, value)), i)
+		}
+		plans := 0
+		r.meta.plan.set(func(ctx context.Context, requests []ports.PlanRequest) ([]ports.Plan, error) {
+			if plans++; plans == 2 {
+				change(r)
+			}
+			return r.meta.Metadata.Plan(ctx, requests)
+		})
+		positions := r.all()
+		positions[3].Offset = 3
+		got, err := r.reader.Fetch(t.Context(), ports.FetchRequest{Partitions: positions, MaxBytes: 350_000})
+		if err != nil || plans != 2 {
+			t.Fatalf("%d plans, %v: this test is about two", plans, err)
+		}
+		next := domain.Offset(3)
+		for rest := got[3].Batches; len(rest) > 0; next++ {
+			h, err := batch.ParseHeader(rest)
+			if err != nil || h.BaseOffset != next {
+				t.Fatalf("batch at %d, want %d: %v", h.BaseOffset, next, err)
+			}
+			rest = rest[h.Length:]
+		}
+		if got[3].Err != nil || next < 7 {
+			t.Errorf("read up to %d, %v", next, got[3].Err)
+		}
+		if n := r.tel.Count(ports.CorruptionFound); n != 0 {
+			t.Errorf("%d corruptions reported, want 0", n)
+		}
+	})
+}
+
+func TestFetch_ATrimBetweenItsPlansIsNoErrorOfWhatIsBehindIt(t *testing.T) {
+	betweenPlans(t, func(r *rig) {
+		if _, err := r.meta.Trim(t.Context(), r.key(3), 5); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestFetch_ACompactionBetweenItsPlansIsNoCorruption(t *testing.T) {
+	betweenPlans(t, func(r *rig) {
+		refs, err := r.meta.Reserve(t.Context(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := segment.NewWriter(nil, r.meta.ClusterID(), refs[0].ID)
+		copied := commit.Copy{Position: w.Len()}
+		for _, row := range r.meta.Snapshot().Extents {
+			b, err := r.store.Segments.ReadRange(t.Context(), segment.Key(row.Segment), row.Position, row.Length)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Add(row.Topic, row.Partition, b); err != nil {
+				t.Fatal(err)
+			}
+			copied.Of = append(copied.Of, row)
+		}
+		object, crc, err := w.Close()
+		if err == nil {
+			err = r.store.Segments.Put(t.Context(), refs[0].Key, object)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		held, err := r.meta.Replace(t.Context(), commit.Compaction{ID: refs[0].ID, Size: int64(len(object)), CRC32C: crc, Copies: []commit.Copy{copied}})
+		if held != 1 || err != nil {
+			t.Errorf("compaction: %d held, %v", held, err)
+		}
+	})
+}
+
+func TestFetch_AMissingObjectIsNoCorruptionWhenNobodyCanSayWhetherItMoved(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		r.stored(r.append(t.Context(), r.batch(0, batch.NoProducer, "a")), 0)
+		r.store.read.set(func(context.Context, string, int64, int64) ([]byte, error) {
+			return nil, ports.StorageError("read", ports.Definite, ports.ErrObjectNotFound)
+		})
+		plans := 0
+		r.meta.plan.set(func(ctx context.Context, requests []ports.PlanRequest) ([]ports.Plan, error) {
+			if plans++; plans > 1 {
+				return nil, ports.MetadataError("plan", ports.Transient, errors.New("down"))
+			}
+			return r.meta.Metadata.Plan(ctx, requests)
+		})
+		got, err := r.reader.Fetch(t.Context(), ports.FetchRequest{Partitions: r.all()[:1], MaxBytes: 1})
+		if err != nil || ports.KindOf(got[0].Err) != ports.Transient || r.tel.Count(ports.CorruptionFound) != 0 {
+			t.Errorf("fetch gave %+v, %v; want the transient error", got, err)
 		}
 	})
 }

@@ -258,7 +258,7 @@ func (m *Metadata) RetentionDue(ctx context.Context, after commit.PartitionKey, 
 	if err := m.upkeep(ctx, "find partitions that retention is due for", limit); err != nil {
 		return nil, err
 	}
-	due, now := []commit.PartitionKey{}, time.Now().UnixMilli()
+	due, now := []commit.PartitionKey{}, m.now().UnixMilli()
 	for _, key := range m.extentKeys() {
 		t, all := m.topics[key.Topic], m.extents[key]
 		if t == nil || len(all) == 0 || ComparePartitions(key, after) <= 0 {

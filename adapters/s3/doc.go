@@ -15,19 +15,21 @@
 //	409 ConditionalRequestConflict, OperationAborted     Transient   another Put was under way; nothing
 //	                                                                 landed. Put asks twice more first
 //	409 with another code                                Definite    the key cannot be there
-//	429; 503 with the code SlowDown                      Transient   refused before it was looked at
+//	429                                                  Transient   refused before it was looked at
 //	400 BadDigest, IncompleteBody, RequestTimeout,       Transient   the body did not arrive whole, and so
 //	  XAmzContentChecksumMismatch                                    was not stored
 //	403 RequestTimeTooSkewed                             Transient   refused; the next request is signed
 //	                                                                 with the server's clock
-//	500, 502, 504, 503 with any other code (MinIO says   Ambiguous   it may have been stored, or may be
-//	  SlowDownWrite when half of its disks have it)                  yet by a server behind the answering one
+//	500, 502, 503, 504, 507, every 5xx but 501; 408      Ambiguous   it may have been stored, or may be
+//	  without a code                                                 yet by a server behind the answering
+//	                                                                 one. SlowDown is no exception: MinIO
+//	                                                                 says it when half of its disks have it
 //	connection cut, no answer, an answer that cannot     Ambiguous   the answer may have been lost, not the
 //	  be read, the context ended on the way                          request
 //	200 without an ETag or with another checksum (Put)   Ambiguous   who answered is not sure to have stored it
 //	307                                                  Transient   no redirect is followed; a new bucket
 //	                                                                 of Amazon's answers so for a while
-//	301, 308, other 4xx, 501                             Definite    wrong region, bucket, credentials, rights
+//	301, 302, 303, 308, other 4xx, 501                   Definite    wrong region, bucket, credentials, rights
 //	404 NoSuchKey (Delete)                               success
 //
 // Calls that only read have no effect to be unsure of: what is not Definite is Transient

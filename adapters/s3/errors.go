@@ -115,7 +115,6 @@ func (c call) kindOf(a answer, err error, sent bool) ports.Kind {
 		return conflict(a)
 	case transientCodes[a.code] && a.status < http.StatusInternalServerError,
 		a.status == http.StatusTooManyRequests,
-		a.status == http.StatusServiceUnavailable && a.code == codeSlowDown,
 		a.status == http.StatusTemporaryRedirect:
 		return ports.Transient
 	case a.status == http.StatusRequestTimeout:
@@ -132,7 +131,7 @@ func (c call) kindOf(a answer, err error, sent bool) ports.Kind {
 // transientCodes are refusals with a status below 500 after which the same
 // request may succeed: nothing of it was stored.
 var transientCodes = map[string]bool{
-	codeSkewed: true, codeSlowDown: true,
+	codeSkewed:  true,
 	"BadDigest": true, "IncompleteBody": true, "RequestTimeout": true, "XAmzContentChecksumMismatch": true,
 }
 

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -56,7 +58,7 @@ func TestPut_SaysWhetherARefusalHadAnEffect(t *testing.T) {
 		{409, "OperationAborted", ports.Transient, "409 OperationAborted"},
 		{409, "ObjectParentIsFile", ports.Definite, "409 ObjectParentIsFile"},
 		{429, "TooManyRequests", ports.Transient, "429"},
-		{503, "SlowDown", ports.Transient, "too many requests"},
+		{503, "SlowDown", ports.Ambiguous, "too many requests"},
 		{503, "SlowDownWrite", ports.Ambiguous, "503 SlowDownWrite"},
 		{503, "ServiceUnavailable", ports.Ambiguous, "503 ServiceUnavailable"},
 		{500, "InternalError", ports.Ambiguous, "500 InternalError"},
@@ -101,7 +103,7 @@ func TestPut_IsSentOnceExceptWhileAnotherIsUnderWay(t *testing.T) {
 	f := newFake(t)
 	f.answers(always(http.MethodPut, refusal(503, codeSlowDown)))
 	s := f.open(t)
-	wants(t, s.Put(t.Context(), testKey, nil), ports.Transient)
+	wants(t, s.Put(t.Context(), testKey, nil), ports.Ambiguous)
 	if n := f.count(http.MethodPut); n != 1 {
 		t.Errorf("%d requests, want 1", n)
 	}
@@ -340,5 +342,74 @@ func TestClose_RefusesCallsAndEndsThoseThatHang(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Errorf("a second Close: %v", err)
+	}
+}
+
+// abrupt answers each request as soon as it has read its head and a little more,
+// and cuts the connection, as a server does that does not want the body.
+func abrupt(t *testing.T, answer string) (url string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if _, err := io.ReadFull(conn, make([]byte, 64<<10)); err != nil {
+				t.Error(err)
+			}
+			fmt.Fprint(conn, answer)
+			_ = conn.Close() // with bytes unread: the client's kernel is told so
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		serving.Wait()
+	})
+	return "http://" + l.Addr().String()
+}
+
+func TestPut_HearsAnAnswerThatComesBeforeItsBodyHasLeft(t *testing.T) {
+	const refusal = "HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+	for answer, want := range map[string]ports.Kind{refusal: ports.Definite, "": ports.Ambiguous} {
+		cfg := DefaultConfig("bucket")
+		cfg.Endpoint, cfg.PathStyle, cfg.UnsafeSkipConditionalPutProbe = abrupt(t, answer), true, true
+		s := openWith(t, cfg)
+		for range 20 {
+			err := s.Put(t.Context(), testKey, make([]byte, 1<<20))
+			wants(t, err, want)
+			if errors.Is(err, ports.ErrObjectExists) != (want == ports.Definite) {
+				t.Fatalf("error is %v", err)
+			}
+		}
+	}
+}
+
+// A server closes idle connections when it likes, also while the next request is
+// on its way: then that one is in doubt, or was never sent, and no more than that one.
+func TestPut_OutlivesConnectionsThatTheServerCloses(t *testing.T) {
+	f := newFake(t)
+	s := f.open(t)
+	for i := range 20 {
+		key := fmt.Sprintf("k/%d", i)
+		err := s.Put(t.Context(), key, []byte("x"))
+		if err != nil {
+			if kind := ports.KindOf(err); kind != ports.Transient && kind != ports.Ambiguous {
+				t.Fatalf("put %d: %v", i, err)
+			}
+			err = s.Put(t.Context(), key, []byte("x"))
+		}
+		if err != nil && !errors.Is(err, ports.ErrObjectExists) {
+			t.Fatalf("put %d again: %v", i, err)
+		}
+		f.CloseClientConnections()
+	}
+	if n := len(f.holds()); n != 20 {
+		t.Errorf("%d objects, want 20", n)
 	}
 }

@@ -104,7 +104,7 @@ func runGateway(binary, dir string) (url string, stop func(), err error) {
 		return "", nil, err
 	}
 	var output strings.Builder
-	cmd := exec.Command(binary, "--port", "127.0.0.1:"+port, "--quiet", "posix", dir)
+	cmd := exec.Command(binary, "--port", "127.0.0.1:"+port, "--quiet", "--keep-alive", "posix", dir)
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+testAccess, "ROOT_SECRET_KEY="+testSecret)
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Start(); err != nil {

@@ -2,12 +2,14 @@ package s3
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -41,11 +43,11 @@ func newWire(from aws.HTTPClient, stall time.Duration) *wire {
 	}
 	dialer := &net.Dialer{Timeout: min(10*time.Second, stall), KeepAlive: 15 * time.Second}
 	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dialer.DialContext(ctx, network, address)
+		plain, err := dialer.DialContext(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		return &stallingConn{conn, stall}, nil
+		return &conn{Conn: plain, stall: stall}, nil
 	}
 	t.MaxIdleConns = 4 * idleConnections
 	t.MaxIdleConnsPerHost = idleConnections
@@ -61,7 +63,8 @@ func newWire(from aws.HTTPClient, stall time.Duration) *wire {
 
 // Do implements the SDK's client.
 func (w *wire) Do(req *http.Request) (*http.Response, error) {
-	resp, err := w.transport.RoundTrip(req)
+	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: begin})
+	resp, err := w.transport.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -94,25 +97,57 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// stallingConn fails when no byte moves in either direction for so long.
-type stallingConn struct {
+// conn fails when no byte moves in either direction for so long as stall.
+//
+// A server that refuses a request before it has read the body may answer and close, and then
+// the kernel refuses to send the rest. The answer is there to be read, but net/http gives up at
+// the failed Write. So what can no longer be sent of a request that has begun is dropped
+// instead, and Read finds the answer, or the same failure.
+type conn struct {
 	net.Conn
 	stall time.Duration
+	// begun: something of the current request was written. Before that a failure
+	// means a connection that was idle for too long, and net/http takes another one.
+	begun atomic.Bool
+	// cut: the rest is dropped. The other side is gone, so Read soon ends too.
+	cut atomic.Bool
 }
 
-func (c *stallingConn) Read(p []byte) (int, error) {
+func (c *conn) Read(p []byte) (int, error) {
 	if err := c.SetDeadline(time.Now().Add(c.stall)); err != nil {
 		return 0, err
 	}
 	return c.Conn.Read(p)
 }
 
-func (c *stallingConn) Write(p []byte) (int, error) {
+func (c *conn) Write(p []byte) (int, error) {
+	if c.cut.Load() {
+		return len(p), nil
+	}
 	// A Read of the answer may have been waiting for long already.
 	if err := c.SetDeadline(time.Now().Add(c.stall)); err != nil {
 		return 0, err
 	}
-	return c.Conn.Write(p)
+	n, err := c.Conn.Write(p)
+	if gone := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE); gone && c.begun.Load() {
+		c.cut.Store(true)
+		return len(p), nil
+	}
+	if n > 0 {
+		c.begun.Store(true)
+	}
+	return n, err
+}
+
+// begin is told which connection a request will use.
+func begin(info httptrace.GotConnInfo) {
+	used := info.Conn
+	if secure, ok := used.(*tls.Conn); ok {
+		used = secure.NetConn()
+	}
+	if c, ok := used.(*conn); ok {
+		c.begun.Store(false)
+	}
 }
 
 // traced returns a context under which sent becomes true before the first byte of

@@ -13,6 +13,8 @@ var violations = map[string]string{
 		LEFT JOIN segments AS s USING (segment_no) WHERE s.state IS NOT 2`,
 	"a committed segment is live":     "SELECT segment_no FROM segments WHERE state = 2 AND live_extents = 0",
 	"a pending segment is not judged": "SELECT segment_no FROM segments WHERE state = 1 AND (outcomes IS NOT NULL OR replaced IS NOT NULL)",
+	"a pending segment is among the reservations": `SELECT segment_no FROM segments AS s WHERE state = 1
+		AND NOT EXISTS (SELECT 1 FROM reservations AS r WHERE segment_no BETWEEN first_no AND last_no AND r.created_at = s.created_at)`,
 	"a committed segment is judged by a commit or a compaction": `SELECT segment_no FROM segments
 		WHERE state = 2 AND (outcomes IS NULL) = (replaced IS NULL)`,
 	"no segment is judged twice": "SELECT segment_no FROM segments WHERE outcomes IS NOT NULL AND replaced IS NOT NULL",

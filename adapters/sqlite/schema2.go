@@ -23,11 +23,20 @@ const (
 	// segments.state: 4 is deleted. state_at is when the segment came into its
 	// state. replaced is how many copies held, null if the segment was not committed by
 	// a compaction. What only gathers, garbage and deleted rows, is found by small indexes.
+	// An index of the pending ones would cost every commit; reservations costs only Reserve: it has the
+	// numbers of the segments that were reserved together, until none of them can be pending any
+	// more. Numbers of forgotten segments may be given again, so created_at decides.
 	beforeExtents2 = `
 		ALTER TABLE segments RENAME COLUMN committed_at TO state_at;
 		ALTER TABLE segments ADD COLUMN replaced INTEGER;
 		UPDATE segments SET state_at = created_at WHERE state = 1;
-		CREATE INDEX segments_pending ON segments (created_at) WHERE state = 1;
+		CREATE TABLE reservations (
+			created_at INTEGER NOT NULL,
+			first_no   INTEGER NOT NULL,
+			last_no    INTEGER NOT NULL,
+			PRIMARY KEY (created_at, first_no)
+		) STRICT, WITHOUT ROWID;
+		INSERT INTO reservations SELECT created_at, segment_no, segment_no FROM segments WHERE state = 1;
 		CREATE INDEX segments_deleting ON segments (segment_id, state_at) WHERE state = 3;
 		CREATE INDEX segments_deleted ON segments (state_at) WHERE state = 4;
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -110,7 +111,7 @@ func (held schema1) checkTopic(t *testing.T, s *Store, topic domain.Topic, commi
 		for j := range want.Extents {
 			want.Extents[j].CommittedAt = committed[want.Extents[j].Segment]
 		}
-		if !reflect.DeepEqual(got, want) {
+		if got.LogStart != want.LogStart || got.HighWatermark != want.HighWatermark || !slices.Equal(got.Extents, want.Extents) || got.Err != nil {
 			t.Errorf("plan of %s/%d is %+v, want %+v", topic.Name, i, got, want)
 		}
 	}

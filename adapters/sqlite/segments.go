@@ -29,6 +29,10 @@ const (
 var insertSegments = newBulk(
 	"INSERT INTO segments (segment_id, object_key, state, created_at, state_at) VALUES ", "(?, ?, 1, ?, ?)", "")
 
+// insertReservation notes the numbers that the next ?2 segments will have.
+var insertReservation = query{`INSERT INTO reservations (created_at, first_no, last_no)
+	SELECT ?1, coalesce(max(segment_no), 0) + 1, coalesce(max(segment_no), 0) + ?2 FROM segments`}
+
 // newID makes an identifier that sorts by time.
 func newID(now time.Time) domain.UUID {
 	var random [10]byte
@@ -50,25 +54,31 @@ func (s *Store) Reserve(ctx context.Context, n int) ([]ports.SegmentRef, error) 
 		refs[i] = ports.SegmentRef{ID: id, Key: segment.Key(id)}
 		args = append(args, id[:], refs[i].Key, now.UnixMilli(), now.UnixMilli())
 	}
-	err := s.write(ctx, op, func(c *conn) error { return c.execBulk(insertSegments, args) })
+	err := s.write(ctx, op, func(c *conn) error {
+		if err := c.exec(&insertReservation, now.UnixMilli(), int64(n)); err != nil {
+			return err
+		}
+		return c.execBulk(insertSegments, args)
+	})
 	return given(refs, err)
 }
 
 var updateStart = query{"UPDATE partitions SET log_start = ?, bytes = ?, row_crc32c = ? WHERE partition_key = ?"}
 
 // cutOff drops the extents, which are the partition's oldest, and raises its
-// log start.
-func (c *conn) cutOff(pk int64, p commit.Partition, gone []extentRow, start domain.Offset, now int64) error {
+// log start to the offset start.
+func (c *conn) cutOff(pk int64, p *commit.Partition, gone []extentRow, start domain.Offset, now int64) error {
 	if err := c.dropExtents(gone, now); err != nil {
 		return err
 	}
 	p.LogStart, p.Bytes = start, p.Bytes-lengthOf(gone)
-	return c.exec(&updateStart, int64(p.LogStart), p.Bytes, sumOfPartition(p), pk)
+	return c.exec(&updateStart, int64(p.LogStart), p.Bytes, sumOfPartition(*p), pk)
 }
 
-// extentsBelow returns the extents of a partition that end before the offset to.
+// extentsBelow returns the oldest extents of a partition that end before the
+// offset to, at most ports.MaxUpkeep.
 func (c *conn) extentsBelow(topic domain.TopicID, pk int64, to domain.Offset) ([]extentRow, error) {
-	rows, err := c.extentRows(&extentsBetween, topic, pk, int64(0), int64(to), int64(maxOffset))
+	rows, err := c.extentRows(&extentsBetween, topic, pk, int64(0), int64(to), int64(ports.MaxUpkeep))
 	// All that begin before it, and the last of them may hold it.
 	for len(rows) > 0 && rows[len(rows)-1].Last >= to {
 		rows = rows[:len(rows)-1]
@@ -95,11 +105,15 @@ func (s *Store) Trim(ctx context.Context, key commit.PartitionKey, to domain.Off
 			return nil
 		}
 		pk := partitionKey(t.no, key.Partition)
-		gone, err := c.extentsBelow(key.Topic, pk, to)
-		if err != nil {
-			return err
+		for now := s.now().UnixMilli(); ; {
+			gone, err := c.extentsBelow(key.Topic, pk, to)
+			if err == nil {
+				err = c.cutOff(pk, &p, gone, start, now)
+			}
+			if err != nil || len(gone) < ports.MaxUpkeep {
+				return err
+			}
 		}
-		return c.cutOff(pk, p, gone, start, s.now().UnixMilli())
 	})
 	return given(start, err)
 }

@@ -55,7 +55,7 @@ func (c *conn) retain(key commit.PartitionKey, limit int, now int64) (ports.Remo
 	removed := ports.Removed{Extents: len(gone), Bytes: p.Bytes - left, LogStart: p.LogStart, More: len(gone) == limit}
 	if len(gone) > 0 {
 		removed.LogStart = gone[len(gone)-1].Last + 1
-		err = c.cutOff(pk, p, gone, removed.LogStart, now)
+		err = c.cutOff(pk, &p, gone, removed.LogStart, now)
 	}
 	return removed, err
 }
@@ -64,21 +64,20 @@ func (c *conn) retain(key commit.PartitionKey, limit int, now int64) (ports.Remo
 func (s *Store) ExpireReservations(ctx context.Context, grace time.Duration, limit int) (int, error) {
 	var expired int
 	err := s.upkeep(ctx, "expire reservations", limit, func(c *conn, now int64) (err error) {
-		q := &expirePending
-		if mutant.On(mutantExpireAnyState) {
-			q = &expireAny
-		}
-		expired, err = c.count(q, now, s.since(grace), int64(limit))
+		expired, err = c.expireReservations(s.since(grace), limit, now)
 		return err
 	})
 	return given(expired, err)
 }
 
 var (
-	expirePending = query{`UPDATE segments SET state = 3, state_at = ?1 WHERE segment_no IN
-		(SELECT segment_no FROM segments WHERE state = 1 AND created_at <= ?2 ORDER BY created_at LIMIT ?3) RETURNING 1`}
-	expireAny = query{`UPDATE segments SET state = 3, state_at = ?1 WHERE segment_no IN
-		(SELECT segment_no FROM segments WHERE state IN (1, 2) AND created_at <= ?2 ORDER BY created_at LIMIT ?3) RETURNING 1`}
+	oldReservations   = query{"SELECT created_at, first_no, last_no FROM reservations WHERE created_at <= ? ORDER BY created_at, first_no LIMIT 100"}
+	deleteReservation = query{"DELETE FROM reservations WHERE created_at = ? AND first_no = ?"}
+	// Of the segments ?1 to ?2, up to ?5 that have been pending since ?3.
+	expirePending = query{`UPDATE segments SET state = 3, state_at = ?4 WHERE segment_no IN (SELECT segment_no FROM segments
+		WHERE segment_no BETWEEN ?1 AND ?2 AND state = 1 AND created_at <= ?3 LIMIT ?5) RETURNING 1`}
+	expireAny = query{`UPDATE segments SET state = 3, state_at = ?4 WHERE segment_no IN (SELECT segment_no FROM segments
+		WHERE segment_no BETWEEN ?1 AND ?2 AND state IN (1, 2) AND created_at <= ?3 LIMIT ?5) RETURNING 1`}
 	garbage = query{`SELECT segment_id, object_key FROM segments
 		WHERE state = 3 AND segment_id > ? AND state_at <= ? ORDER BY segment_id LIMIT ?`}
 	markDeleted = newBulk("WITH v(id, at) AS (VALUES ", "(?, ?)",
@@ -86,6 +85,48 @@ var (
 	forgetDeleted = query{`DELETE FROM segments WHERE segment_no IN
 		(SELECT segment_no FROM segments WHERE state = 4 AND state_at <= ? ORDER BY state_at LIMIT ?) RETURNING 1`}
 )
+
+// maxExamined bounds how many segments one step looks at, most of which have
+// been committed long ago. Each is looked at once.
+const maxExamined = 100_000
+
+// expireReservations goes through the oldest reservations.
+func (c *conn) expireReservations(since int64, limit int, now int64) (expired int, err error) {
+	pending := &expirePending
+	if mutant.On(mutantExpireAnyState) {
+		pending = &expireAny
+	}
+	for examined := int64(0); examined < maxExamined; {
+		old, err := c.oldReservations(since)
+		if err != nil || len(old) == 0 {
+			return expired, err
+		}
+		for _, r := range old {
+			n, err := c.count(pending, r.first, r.last, since, now, int64(limit-expired))
+			if err != nil {
+				return expired, err
+			}
+			if expired += n; expired == limit {
+				return expired, nil // It may have more.
+			}
+			if err := c.exec(&deleteReservation, r.createdAt, r.first); err != nil {
+				return expired, err
+			}
+			examined += r.last - r.first + 1
+		}
+	}
+	return expired, nil
+}
+
+type reservation struct{ createdAt, first, last int64 }
+
+func (c *conn) oldReservations(since int64) (old []reservation, err error) {
+	err = c.query(&oldReservations, func(r *row) error {
+		old = append(old, reservation{r.int(0), r.int(1), r.int(2)})
+		return nil
+	}, since)
+	return old, err
+}
 
 // since is when what is age old now came to be, in Unix milliseconds.
 func (s *Store) since(age time.Duration) int64 { return s.now().Add(-age).UnixMilli() }

@@ -4,23 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/ports"
 )
-
-// Planted bugs, see package mutant.
-const (
-	mutantMarkBeforeDelete mutant.ID = "janitor-object-marked-deleted-and-kept"
-	mutantSweepIgnoresRows mutant.ID = "janitor-sweep-goes-by-age-alone"
-	mutantSweepUnread      mutant.ID = "janitor-sweep-takes-other-clusters"
-)
-
-// maxFailures is after how many failed deletes in a row a pass gives up: a store
-// that throttles is not helped by more requests.
-const maxFailures = 16
 
 // collect turns reservations that nobody committed into garbage, deletes the
 // objects of garbage and drops the rows of what was deleted long ago.
@@ -49,90 +37,75 @@ func (j *Janitor) steps(sum *int, step func() (int, error)) error {
 	}
 }
 
-// deleteGarbage walks over all garbage once. An object that cannot be deleted
-// is left to the next pass and does not hold up those behind it.
+// deleteGarbage walks over the garbage. An object that cannot be deleted is left
+// to the next pass and does not hold up those behind it: after many failures in a row the
+// pass ends, and the next one begins where it ended.
 func (j *Janitor) deleteGarbage(ctx context.Context, r *Report) error {
-	d := deleter{store: j.store, workers: j.cfg.Deletes}
-	for after := (domain.SegmentID{}); ; {
+	var failed failures
+	for after := j.garbageFrom(); ; {
 		page, err := j.metadata.Garbage(ctx, j.cfg.DeleteGrace, after, j.cfg.StepRows)
 		if err != nil {
-			return errors.Join(d.err, err)
+			return errors.Join(failed.err(), err)
 		}
-		gone := d.delete(ctx, page)
+		gone, tried := j.delete(ctx, page, &failed)
 		if len(gone) > 0 {
 			if err := j.metadata.MarkDeleted(ctx, gone); err != nil {
-				return errors.Join(d.err, err)
+				return errors.Join(failed.err(), err)
 			}
 			r.Deleted += len(gone)
 		}
-		if len(page) < j.cfg.StepRows || d.gaveUp {
-			return d.err
+		switch {
+		case tried < len(page) || failed.inARow >= maxFailures:
+			j.beginGarbageAt(page[tried-1].ID)
+			return failed.err()
+		case len(page) < j.cfg.StepRows:
+			j.beginGarbageAt(domain.SegmentID{})
+			return failed.err()
 		}
 		after = page[len(page)-1].ID
 	}
 }
 
-// deleter deletes objects, several at the same time.
-type deleter struct {
-	store   ports.SegmentStore
-	workers int
-
-	mu     sync.Mutex // guards all below
-	inARow int        // failures since the last success
-	gaveUp bool
-	err    error // the first failure
+// garbageFrom is the id behind which the next walk over the garbage begins.
+func (j *Janitor) garbageFrom() domain.SegmentID {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.garbage
 }
 
-// delete returns the ids of those whose objects are gone.
-func (d *deleter) delete(ctx context.Context, refs []ports.SegmentRef) []domain.SegmentID {
-	var wg sync.WaitGroup
-	work := make(chan ports.SegmentRef)
-	results := make([][]domain.SegmentID, d.workers)
-	for w := range d.workers {
-		wg.Go(func() {
-			for ref := range work {
-				if d.one(ctx, ref) {
-					results[w] = append(results[w], ref.ID)
-				}
-			}
-		})
+func (j *Janitor) beginGarbageAt(id domain.SegmentID) {
+	if mutant.On(mutantAlwaysFromTop) {
+		return
 	}
-	for _, ref := range refs {
-		if d.stopped() {
-			break
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.garbage = id
+}
+
+// delete deletes objects, several at the same time, and returns the ids of
+// those that are gone, and how many of refs it came to before it gave up.
+func (j *Janitor) delete(ctx context.Context, refs []ports.SegmentRef, failed *failures) (gone []domain.SegmentID, tried int) {
+	ok := make([]bool, len(refs))
+	tried = each(len(refs), j.cfg.Deletes, func(i int) bool {
+		err := j.deleteOne(ctx, refs[i])
+		ok[i] = err == nil
+		goOn := failed.note(err) && ctx.Err() == nil
+		return goOn && (err == nil || !mutant.On(mutantFirstFailure))
+	})
+	for i, ref := range refs {
+		if ok[i] {
+			gone = append(gone, ref.ID)
 		}
-		work <- ref
 	}
-	close(work)
-	wg.Wait()
-	gone := make([]domain.SegmentID, 0, len(refs))
-	for _, r := range results {
-		gone = append(gone, r...)
-	}
-	return gone
+	return gone, tried
 }
 
-func (d *deleter) stopped() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.gaveUp
-}
-
-func (d *deleter) one(ctx context.Context, ref ports.SegmentRef) bool {
-	var err error
-	if !mutant.On(mutantMarkBeforeDelete) {
-		err = d.store.Delete(ctx, ref.Key)
+func (j *Janitor) deleteOne(ctx context.Context, ref ports.SegmentRef) error {
+	if mutant.On(mutantMarkBeforeDelete) {
+		return nil
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err == nil {
-		d.inARow = 0
-		return true
+	if err := j.store.Delete(ctx, ref.Key); err != nil {
+		return fmt.Errorf("delete garbage: %w", err)
 	}
-	if d.err == nil {
-		d.err = fmt.Errorf("delete garbage: %w", err)
-	}
-	d.inARow++
-	d.gaveUp = d.gaveUp || d.inARow >= maxFailures || ctx.Err() != nil
-	return false
+	return nil
 }

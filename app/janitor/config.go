@@ -12,8 +12,8 @@ import (
 // Config says how a Janitor works. Start from DefaultConfig.
 type Config struct {
 	// Interval is the pause between two passes of retention and collection, and
-	// between two passes of compaction. Each pause is drawn from its upper half, so that many
-	// janitors do not work at the same moments.
+	// between two passes of compaction. Each pause is up to a quarter longer, so that many
+	// janitors do not work at the same moments; so is each SweepInterval.
 	Interval time.Duration
 	// SweepInterval is the pause between two sweeps of the bucket.
 	SweepInterval time.Duration
@@ -38,10 +38,11 @@ type Config struct {
 	// CompactExtentBytes is the size to which extents are put together.
 	// Extents of half of it are left alone. 0 switches compaction off.
 	CompactExtentBytes int64
-	// CompactSegmentBytes bounds what one compaction reads and writes, and so
-	// its memory, to about three times as much.
+	// CompactSegmentBytes bounds what one compaction reads, and what it writes,
+	// and so its memory, to about two times as much.
 	CompactSegmentBytes int64
-	// CompactFanIn is how many extents must come together at least.
+	// CompactFanIn is how many extents must come together at least, unless they
+	// make one of half of CompactExtentBytes.
 	CompactFanIn int
 	// CompactAfter is how old extents must be.
 	CompactAfter time.Duration
@@ -53,6 +54,10 @@ type Config struct {
 	StepRows int
 	// Deletes is how many objects are deleted, or read, at the same time.
 	Deletes int
+	// CallTimeout bounds each call of the stores.
+	CallTimeout time.Duration
+	// Seed makes pauses and orders repeatable. 0 makes them random.
+	Seed uint64
 }
 
 // DefaultConfig suits one process or many: passes every 5 minutes, a sweep a day.
@@ -72,8 +77,13 @@ func DefaultConfig() Config {
 		CompactBytesPerSecond: 64 << 20,
 		StepRows:              1000,
 		Deletes:               8,
+		CallTimeout:           2 * time.Minute,
 	}
 }
+
+// maxFanIn keeps the windows of compaction, which hold twice as many extents,
+// within bounds.
+const maxFanIn = 128
 
 // Validate reports every field that cannot be used, as *domain.ConfigErrors
 // joined.
@@ -92,11 +102,12 @@ func (c Config) Validate() error {
 		wantDuration("SweepAge", c.SweepAge, 0),
 		wantInt("CompactExtentBytes", c.CompactExtentBytes, 0, 1<<30),
 		wantInt("CompactSegmentBytes", c.CompactSegmentBytes, max(c.CompactExtentBytes, 1), 1<<30),
-		wantInt("CompactFanIn", int64(c.CompactFanIn), 2, windowExtents/2),
+		wantInt("CompactFanIn", int64(c.CompactFanIn), growth, maxFanIn),
 		wantDuration("CompactAfter", c.CompactAfter, 0),
 		wantInt("CompactBytesPerSecond", c.CompactBytesPerSecond, 0, 1<<40),
 		wantInt("StepRows", int64(c.StepRows), 1, ports.MaxUpkeep),
 		wantInt("Deletes", int64(c.Deletes), 1, 256),
+		wantDuration("CallTimeout", c.CallTimeout, time.Millisecond),
 	)
 }
 

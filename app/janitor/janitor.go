@@ -7,13 +7,14 @@
 package janitor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
 
-	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -26,19 +27,33 @@ type Janitor struct {
 	cfg      Config
 	compact  compactor
 
-	mu     sync.Mutex // guards status
-	status [loops]LoopStatus
+	mu      sync.Mutex // guards all below
+	status  [loops]LoopStatus
+	garbage domain.SegmentID // behind which the next walk over the garbage begins
+	random  *rand.Rand
 }
 
 // New makes a Janitor on the two stores, which the caller closes after it. It
 // takes a cfg that passes Validate.
 func New(metadata ports.MetadataStore, store ports.SegmentStore, tel ports.Telemetry, cfg Config) *Janitor {
-	j := &Janitor{metadata: metadata, store: store, tel: tel, cfg: cfg}
-	j.compact.settled = make(map[commit.PartitionKey]mark)
+	j := &Janitor{
+		metadata: boundedMetadata{metadata, cfg.CallTimeout}, store: boundedStore{store, cfg.CallTimeout}, tel: tel, cfg: cfg,
+		compact: newCompactor(), random: rand.New(rand.NewPCG(cmp.Or(cfg.Seed, rand.Uint64()), 0)),
+	}
 	for l := range j.status {
 		j.status[l].Loop = loop(l).String()
 	}
 	return j
+}
+
+// draw returns a number from 0 to n-1, or 0 if n is less than 2.
+func (j *Janitor) draw(n int) int {
+	if n < 2 {
+		return 0
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.random.IntN(n)
 }
 
 // loop names one of the things that a janitor does over and over.
@@ -129,71 +144,4 @@ func (j *Janitor) pass(ctx context.Context, l loop, r *Report) error {
 		s.LastSuccess = time.Now()
 	}
 	return e.Err
-}
-
-// Run makes passes of all loops until ctx ends, and returns when the last has
-// stopped. Failures are told to telemetry and in Status; the next pass tries again.
-//
-// Compaction and retention by size have nothing to do where nothing was committed, so
-// compaction waits for a wake-up of the metadata store: an idle log costs a few queries in each Interval
-// and no request to the segment store but for the sweep.
-func (j *Janitor) Run(ctx context.Context) {
-	committed := make(chan struct{}, 1) // holds the one wake-up that was not acted on
-	committed <- struct{}{}             // what was committed before counts too
-	defer j.metadata.Subscribe(func() {
-		select {
-		case committed <- struct{}{}:
-		default:
-		}
-	})()
-	var wg sync.WaitGroup
-	wg.Go(func() { j.every(ctx, j.cfg.Interval, retention, collection) })
-	wg.Go(func() { j.every(ctx, j.cfg.SweepInterval, sweep) })
-	if j.cfg.CompactExtentBytes > 0 {
-		wg.Go(func() { j.compactAfter(ctx, committed) })
-	}
-	wg.Wait()
-}
-
-// every makes passes of the loops, one after the other, with pauses of d. The
-// first pause comes first.
-func (j *Janitor) every(ctx context.Context, d time.Duration, ls ...loop) {
-	for pause(ctx, jittered(d)) {
-		for _, l := range ls {
-			_ = j.pass(ctx, l, new(Report)) // it is in the status and told to telemetry
-		}
-	}
-}
-
-// compactAfter compacts in each Interval in which something was committed, and
-// once more after the last: what was too young then is old enough.
-func (j *Janitor) compactAfter(ctx context.Context, committed <-chan struct{}) {
-	for {
-		select {
-		case <-committed:
-		case <-ctx.Done():
-			return
-		}
-		if !pause(ctx, max(jittered(j.cfg.Interval), j.cfg.CompactAfter)) {
-			return
-		}
-		for j.pass(ctx, compaction, new(Report)) != nil && pause(ctx, jittered(j.cfg.Interval)) {
-		}
-	}
-}
-
-func jittered(d time.Duration) time.Duration { return d - rand.N(d/2+1) }
-
-// pause reports false if ctx ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return ctx.Err() == nil
 }

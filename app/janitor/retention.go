@@ -3,7 +3,6 @@ package janitor
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
@@ -13,24 +12,26 @@ import (
 // retain applies retention to every partition that it is due for, and takes
 // away what deleted topics have left. A partition that fails does not keep the others.
 func (j *Janitor) retain(ctx context.Context, r *Report) error {
-	var errs []error
+	return errors.Join(j.retainAll(ctx, &r.Retained), j.purge(ctx, &r.Purged))
+}
+
+func (j *Janitor) retainAll(ctx context.Context, sum *ports.Removed) error {
+	var failed failures
 	for after := ports.FirstPartition; ; {
 		due, err := j.metadata.RetentionDue(ctx, after, j.cfg.StepRows)
 		if err != nil {
-			errs = append(errs, err)
-			break
+			return errors.Join(failed.err(), err)
 		}
 		for _, key := range due {
-			if err := j.retainOne(ctx, key, &r.Retained); err != nil {
-				errs = append(errs, err)
+			if !failed.note(j.retainOne(ctx, key, sum)) {
+				return failed.err()
 			}
 		}
-		if len(due) < j.cfg.StepRows || ctx.Err() != nil {
-			break
+		if len(due) < j.cfg.StepRows {
+			return failed.err()
 		}
 		after = due[len(due)-1]
 	}
-	return errors.Join(append(errs, j.purge(ctx, &r.Purged))...)
 }
 
 // retainOne applies retention to one partition, step by step. One that is gone
@@ -42,7 +43,7 @@ func (j *Janitor) retainOne(ctx context.Context, key commit.PartitionKey, sum *p
 		case errors.Is(err, domain.ErrTopicNotFound):
 			return nil
 		case err != nil:
-			return fmt.Errorf("retention of topic %s partition %d: %w", key.Topic, key.Partition, err)
+			return failedAt("retention", key, err)
 		}
 		add(sum, step)
 		if !step.More {

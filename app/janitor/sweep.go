@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/streamhouse/streamhouse/domain"
@@ -44,21 +46,30 @@ func (j *Janitor) sweep(ctx context.Context, r *SweepReport) error {
 	if err != nil || len(orphans) == 0 {
 		return err
 	}
-	if float64(len(orphans)) > j.cfg.SweepShare*float64(r.Objects) {
-		return fmt.Errorf("sweep: %d of %d objects have no row, more than %g %%, such as %s; nothing is removed: make sure that the metadata is the newest, then raise the sweep share for one pass: %w",
-			len(orphans), r.Objects, 100*j.cfg.SweepShare, orphans[0].Key, ErrTooManyOrphans)
+	if err := j.checkShare(orphans, r); err != nil {
+		return err
 	}
-	d := deleter{store: j.store, workers: j.cfg.Deletes}
-	sizes := make(map[domain.SegmentID]int64, len(orphans))
 	refs := make([]ports.SegmentRef, len(orphans))
+	sizes := make(map[domain.SegmentID]int64, len(orphans))
 	for i, o := range orphans {
 		refs[i], sizes[o.ID] = o.SegmentRef, o.size
 	}
-	for _, id := range d.delete(ctx, refs) {
+	var failed failures
+	gone, _ := j.delete(ctx, refs, &failed)
+	for _, id := range gone {
 		r.Deleted++
 		r.DeletedBytes += sizes[id]
 	}
-	return d.err
+	return failed.err()
+}
+
+// checkShare refuses to remove more than the configured share of all objects.
+func (j *Janitor) checkShare(orphans []orphan, r *SweepReport) error {
+	if float64(len(orphans)) <= j.cfg.SweepShare*float64(r.Objects) || mutant.On(mutantSweepUnbounded) {
+		return nil
+	}
+	return fmt.Errorf("sweep: %d of %d objects have no row, more than %g %%, such as %s; nothing is removed: make sure that the metadata is the newest, then raise the sweep share for one pass: %w",
+		len(orphans), r.Objects, 100*j.cfg.SweepShare, orphans[0].Key, ErrTooManyOrphans)
 }
 
 // orphan is an object without a row.
@@ -75,7 +86,7 @@ func (j *Janitor) orphans(ctx context.Context, r *SweepReport) ([]orphan, error)
 		if err != nil {
 			return nil, fmt.Errorf("sweep: %w", err)
 		}
-		suspects := j.suspects(page, r)
+		suspects, past := j.pastAge(page, r)
 		if len(suspects) > 0 {
 			some, err := j.withoutRow(ctx, suspects, r)
 			if err != nil {
@@ -83,21 +94,20 @@ func (j *Janitor) orphans(ctx context.Context, r *SweepReport) ([]orphan, error)
 			}
 			found = append(found, some...)
 		}
-		if len(page) < listPage || len(found) >= maxOrphans {
+		if past || len(page) < listPage || len(found) >= maxOrphans {
 			return found, nil
 		}
 		after = page[len(page)-1].Key
 	}
 }
 
-// suspects returns the objects of a page that may be orphans, by their names
-// and ages.
-func (j *Janitor) suspects(page []ports.ObjectInfo, r *SweepReport) []orphan {
-	var suspects []orphan
+// pastAge returns the objects of a page that may be orphans, by their names and
+// ages. Past says that the page goes beyond the segments.
+func (j *Janitor) pastAge(page []ports.ObjectInfo, r *SweepReport) (old []orphan, past bool) {
 	before := time.Now().Add(-j.cfg.SweepAge).UnixMilli()
 	for _, o := range page {
-		if len(o.Key) < len(segmentsPrefix) || o.Key[:len(segmentsPrefix)] != segmentsPrefix {
-			continue
+		if !strings.HasPrefix(o.Key, segmentsPrefix) {
+			return old, true
 		}
 		r.Objects++
 		id, err := segment.ParseKey(o.Key)
@@ -105,14 +115,15 @@ func (j *Janitor) suspects(page []ports.ObjectInfo, r *SweepReport) []orphan {
 		case err != nil:
 			r.Foreign++
 		case o.ModifiedUnixMilli <= before:
-			suspects = append(suspects, orphan{ports.SegmentRef{ID: id, Key: o.Key}, o.Size})
+			old = append(old, orphan{ports.SegmentRef{ID: id, Key: o.Key}, o.Size})
 		}
 	}
-	return suspects
+	return old, false
 }
 
-// withoutRow returns those that no row speaks for and that say themselves that
-// they are of this cluster.
+// withoutRow returns those that no row speaks for. A row that says that the
+// object is gone is word enough that it may go; without any, the object itself has to say that it is of
+// this cluster.
 func (j *Janitor) withoutRow(ctx context.Context, suspects []orphan, r *SweepReport) ([]orphan, error) {
 	ids := make([]domain.SegmentID, len(suspects))
 	for i, s := range suspects {
@@ -122,20 +133,29 @@ func (j *Janitor) withoutRow(ctx context.Context, suspects []orphan, r *SweepRep
 	if err != nil {
 		return nil, fmt.Errorf("sweep: %w", err)
 	}
-	spokenFor := make(map[domain.SegmentID]bool, len(rows))
+	states := make(map[domain.SegmentID]ports.SegmentState, len(rows))
 	for _, row := range rows {
-		spokenFor[row.ID] = row.State != ports.SegmentDeleted && !mutant.On(mutantSweepIgnoresRows)
+		if !mutant.On(mutantSweepIgnoresRows) {
+			states[row.ID] = row.State
+		}
+	}
+	suspects = slices.DeleteFunc(suspects, func(o orphan) bool {
+		s, known := states[o.ID]
+		return known && s != ports.SegmentDeleted
+	})
+	ours, errs := make([]bool, len(suspects)), make([]error, len(suspects))
+	each(len(suspects), j.cfg.Deletes, func(i int) bool {
+		if _, ours[i] = states[suspects[i].ID]; !ours[i] {
+			ours[i], errs[i] = j.ours(ctx, suspects[i])
+		}
+		return errs[i] == nil
+	})
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	var orphans []orphan
-	for _, s := range suspects {
-		if spokenFor[s.ID] {
-			continue
-		}
-		ours, err := j.ours(ctx, s)
-		switch {
-		case err != nil:
-			return nil, err
-		case !ours:
+	for i, s := range suspects {
+		if !ours[i] {
 			r.Foreign++
 			continue
 		}

@@ -98,7 +98,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.AddCommand(a.topicCommand(), a.produceCommand(), a.consumeCommand(),
-		a.segmentCommand(), a.janitorCommand(), a.storeCommand(),
+		a.segmentCommand(), a.verifyCommand(), a.janitorCommand(), a.storeCommand(),
 		a.benchCommand(), a.versionCommand())
 	return root
 }

@@ -32,6 +32,7 @@ func (a *app) janitorCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.BoolVar(&f.once, "once", false, "make one pass and end")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "say what one pass would do, and change nothing")
 	flags.BoolVar(&f.sweep, "sweep", false, "with --once: sweep the bucket too")
 	settings.AddFlags(flags, settings.Stores, settings.Output, settings.Upkeep)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
@@ -62,7 +63,11 @@ func (a *app) runJanitor(ctx context.Context, j *janitor.Janitor, f janitorFlags
 		return nil
 	}
 	began := time.Now()
-	report, err := j.Once(ctx, f.sweep)
+	pass := j.Once
+	if f.dryRun {
+		pass = j.Plan
+	}
+	report, err := pass(ctx, f.sweep)
 	result := newJanitorResult(report, f)
 	result.Seconds = time.Since(began).Seconds()
 	if json {
@@ -127,14 +132,14 @@ func (r janitorResult) writeText(w io.Writer) error {
 		n          int
 		more       string
 	}{
-		{"removed by retention", "retention would remove", r.RetainedExtents, "extents, " + settings.FormatBytes(r.RetainedBytes)},
-		{"removed of deleted topics", "of deleted topics would go", r.PurgedExtents, "extents, " + settings.FormatBytes(r.PurgedBytes)},
+		{"removed by retention", "retention would remove", r.RetainedExtents, "extents, " + sizeText(r.RetainedBytes)},
+		{"removed of deleted topics", "of deleted topics would go", r.PurgedExtents, "extents, " + sizeText(r.PurgedBytes)},
 		{"unfinished uploads given up", "unfinished uploads would be given up", r.Expired, "reservations"},
 		{"garbage deleted", "garbage would be deleted", r.Deleted, "objects"},
 		{"rows dropped", "rows would be dropped", r.Forgotten, "segments deleted long ago"},
 		{
 			"compacted", "would be compacted", r.Compacted,
-			fmt.Sprintf("extents into %d, %s", r.CompactedInto, settings.FormatBytes(r.CompactedBytes)),
+			fmt.Sprintf("extents into %d, %s", r.CompactedInto, sizeText(r.CompactedBytes)),
 		},
 	}
 	for _, l := range lines {
@@ -150,7 +155,7 @@ func (r janitorResult) writeText(w io.Writer) error {
 		return nil
 	}
 	_, err := fmt.Fprintf(w, "%-38s%s of %s objects have no row (%s); %s deleted, %s not ours\n", "sweep:",
-		grouped(int64(r.Sweep.Orphans)), grouped(int64(r.Sweep.Objects)), settings.FormatBytes(r.Sweep.OrphanBytes),
+		grouped(int64(r.Sweep.Orphans)), grouped(int64(r.Sweep.Objects)), sizeText(r.Sweep.OrphanBytes),
 		grouped(int64(r.Sweep.Deleted)), grouped(int64(r.Sweep.Foreign)))
 	return err
 }

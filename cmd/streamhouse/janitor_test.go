@@ -17,7 +17,13 @@ func TestJanitor_CompactsAndDeletesWhatIsLeft(t *testing.T) {
 	c.ok("gone\n", "produce", "old", "--create")
 	c.ok("", "topic", "delete", "old")
 	args := []string{"janitor", "--once", "--sweep", "--output", "json", "--compact-after", "0s", "--delete-grace", "0s", "--reservation-grace", "0s"}
-	var first, second janitorResult
+	var first, second, dry janitorResult
+	if err := json.Unmarshal([]byte(c.ok("", append(args, "--dry-run")...)), &dry); err != nil {
+		t.Fatal(err)
+	}
+	if !dry.DryRun || dry.PurgedExtents != 1 || dry.Compacted != 40 {
+		t.Errorf("a dry run says %+v", dry)
+	}
 	for _, r := range []*janitorResult{&first, &second} {
 		if err := json.Unmarshal([]byte(c.ok("", args...)), r); err != nil {
 			t.Fatal(err)

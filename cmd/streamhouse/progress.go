@@ -16,13 +16,18 @@ const (
 	lineInterval = 10 * time.Second
 )
 
-// meter says how far a job has come. It is called often, and concurrently.
+// meter says how far a job has come, in things and in bytes. It is called often, and concurrently.
 type meter func() (records, bytes int64)
 
-// showProgress shows what m says on stderr until stop is called: as a bar on a
-// terminal, as a line every ten seconds elsewhere. Total is the number of bytes to
-// come, below 0 if it is not known.
+// showProgress is showProgressOf records.
 func (a *app) showProgress(ctx context.Context, verb string, total int64, m meter) (stop func()) {
+	return a.showProgressOf(ctx, verb, "records", total, m)
+}
+
+// showProgressOf shows what m says of things on stderr until stop is called: as
+// a bar on a terminal, as a line every ten seconds elsewhere. Total is the number of
+// bytes to come, below 0 if it is not known.
+func (a *app) showProgressOf(ctx context.Context, verb, things string, total int64, m meter) (stop func()) {
 	if isTerminal(a.stdin) && total < 0 {
 		return func() {} // somebody types, and would be disturbed
 	}
@@ -34,7 +39,7 @@ func (a *app) showProgress(ctx context.Context, verb string, total int64, m mete
 	}
 	go func() {
 		defer close(done)
-		show(ctx, a.stderr, verb, total, m)
+		show(ctx, a.stderr, verb, things, total, m)
 	}()
 	return func() {
 		cancel()
@@ -42,7 +47,7 @@ func (a *app) showProgress(ctx context.Context, verb string, total int64, m mete
 	}
 }
 
-func showBar(ctx context.Context, w io.Writer, verb string, total int64, m meter) {
+func showBar(ctx context.Context, w io.Writer, verb, things string, total int64, m meter) {
 	bar := progressbar.NewOptions64(total,
 		progressbar.OptionSetWriter(w),
 		progressbar.OptionShowBytes(true),
@@ -64,13 +69,13 @@ func showBar(ctx context.Context, w io.Writer, verb string, total int64, m meter
 			return
 		case <-ticks.C:
 			records, bytes := m()
-			bar.Describe(fmt.Sprintf("%s %s records", verb, grouped(records)))
+			bar.Describe(fmt.Sprintf("%s %s %s", verb, grouped(records), things))
 			_ = bar.Set64(bytes)
 		}
 	}
 }
 
-func showLines(ctx context.Context, w io.Writer, verb string, total int64, m meter) {
+func showLines(ctx context.Context, w io.Writer, verb, things string, total int64, m meter) {
 	began := time.Now()
 	ticks := time.NewTicker(lineInterval)
 	defer ticks.Stop()
@@ -81,7 +86,7 @@ func showLines(ctx context.Context, w io.Writer, verb string, total int64, m met
 		case <-ticks.C:
 			records, bytes := m()
 			elapsed := time.Since(began)
-			line := fmt.Sprintf("%s %s records in %s (%s/s)", verb, grouped(records), elapsed.Round(time.Second), grouped(rate(records, elapsed)))
+			line := fmt.Sprintf("%s %s %s in %s (%s/s)", verb, grouped(records), things, elapsed.Round(time.Second), grouped(rate(records, elapsed)))
 			if total > 0 {
 				line += fmt.Sprintf(", %d%% of the input", min(100*bytes/total, 100))
 			}

@@ -46,7 +46,7 @@ func TestProgress_TheBarShowsRecordsAndIsWipedAtTheEnd(t *testing.T) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				showBar(ctx, &out, "sent", total, func() (int64, int64) { return 12_345, 5000 })
+				showBar(ctx, &out, "sent", "records", total, func() (int64, int64) { return 12_345, 5000 })
 			}()
 			time.Sleep(time.Second)
 			cancel()

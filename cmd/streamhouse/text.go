@@ -38,3 +38,22 @@ func writeJSON(w io.Writer, v any) error {
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }
+
+// sizeText writes a number of bytes for people: 238 B, 1.5 KiB, 12 MiB.
+func sizeText(n int64) string {
+	size, unit := float64(n), ""
+	for _, u := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if size < 1024 {
+			break
+		}
+		size, unit = size/1024, u
+	}
+	switch {
+	case unit == "":
+		return strconv.FormatInt(n, 10) + " B"
+	case size < 10:
+		return strconv.FormatFloat(size, 'f', 1, 64) + " " + unit
+	default:
+		return strconv.FormatFloat(size, 'f', 0, 64) + " " + unit
+	}
+}

@@ -172,6 +172,7 @@ func (m *metadataUnderTest) everyCall(ctx context.Context, key commit.PartitionK
 	gone := commit.Extent{Topic: key.Topic, Last: 1, Length: 1, Batches: 1}
 	_, errs["Replace"] = m.Replace(ctx, commit.Compaction{ID: seg.ID, Size: 1, Copies: []commit.Copy{{Of: []commit.Extent{gone}}}})
 	_, errs["Extents"] = m.Extents(ctx, ports.FirstExtent, 1)
+	_, errs["RetentionDue"] = m.RetentionDue(ctx, ports.FirstPartition, 1)
 	_, errs["Segments"] = m.Segments(ctx, domain.SegmentID{}, 1)
 	_, errs["SegmentsByID"] = m.SegmentsByID(ctx, []domain.SegmentID{seg.ID})
 	errs["DeleteTopic"] = m.DeleteTopic(ctx, key.Topic)

@@ -3,7 +3,9 @@ package portstest
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/streamhouse/streamhouse/domain"
@@ -187,15 +189,15 @@ func (m *metadataUnderTest) refusedReplace(c commit.Compaction) {
 // everyExtent reads all extents in pages of limit.
 func (m *metadataUnderTest) everyExtent(limit int) []ports.ExtentRef {
 	m.Helper()
-	all, err := everyExtent(m, limit)
+	all, err := everyExtent(m.Context(), m, limit)
 	m.ok(err)
 	return all
 }
 
-func everyExtent(m *metadataUnderTest, limit int) ([]ports.ExtentRef, error) {
+func everyExtent(ctx context.Context, s ports.Inspection, limit int) ([]ports.ExtentRef, error) {
 	var all []ports.ExtentRef
 	for after := ports.FirstExtent; ; after = ports.PlaceOf(all[len(all)-1].Extent) {
-		page, err := m.Extents(m.Context(), after, limit)
+		page, err := s.Extents(ctx, after, limit)
 		if err != nil {
 			return nil, err
 		}
@@ -208,69 +210,97 @@ func everyExtent(m *metadataUnderTest, limit int) ([]ports.ExtentRef, error) {
 // everySegment reads the rows of all segments in pages of limit.
 func (m *metadataUnderTest) everySegment(limit int) []ports.SegmentRow {
 	m.Helper()
+	all, err := everySegment(m.Context(), m, limit)
+	m.ok(err)
+	return all
+}
+
+func everySegment(ctx context.Context, s ports.Inspection, limit int) ([]ports.SegmentRow, error) {
 	var all []ports.SegmentRow
 	for after := (domain.SegmentID{}); ; after = all[len(all)-1].ID {
-		page, err := m.Segments(m.Context(), after, limit)
-		m.ok(err)
+		page, err := s.Segments(ctx, after, limit)
+		if err != nil {
+			return nil, err
+		}
 		if all = append(all, page...); len(page) < limit {
-			return all
+			return all, nil
 		}
 	}
 }
 
-// consistent demands, of a store that is open, what must hold at any time: each
-// segment's live count is that of the extents that refer to it and agrees with its state,
-// extents follow each other, and those of a topic fill its partitions.
+// consistent demands, of a store that is open, what must hold at any time.
 func (m *metadataUnderTest) consistent() {
 	m.Helper()
-	extents, err := everyExtent(m, ports.MaxUpkeep)
-	if errors.Is(err, domain.ErrClosed) {
-		return
+	if err := inconsistency(m.Context(), m.MetadataStore); err != nil && !errors.Is(err, domain.ErrClosed) {
+		m.Fatal(err)
 	}
-	m.ok(err)
+}
+
+// inconsistency tells the first thing that must hold at any time and does not: each segment's
+// live count is that of the extents that refer to it and agrees with its state, extents follow
+// each other, and those of a topic fill its partitions.
+func inconsistency(ctx context.Context, s ports.MetadataStore) error {
+	extents, err := everyExtent(ctx, s, ports.MaxUpkeep)
+	if err != nil {
+		return err
+	}
 	live := make(map[domain.SegmentID]int)
 	parts := make(map[commit.PartitionKey][]ports.ExtentRef)
 	for i, e := range extents {
 		if i > 0 && comparePlaces(ports.PlaceOf(extents[i-1].Extent), ports.PlaceOf(e.Extent)) >= 0 {
-			m.Fatalf("extent %+v comes after %+v", e, extents[i-1])
+			return fmt.Errorf("extent %+v comes after %+v", e, extents[i-1])
 		}
 		live[e.Segment]++
 		parts[e.Key()] = append(parts[e.Key()], e)
 	}
-	for _, r := range m.everySegment(ports.MaxUpkeep) {
+	segments, err := everySegment(ctx, s, ports.MaxUpkeep)
+	if err != nil {
+		return err
+	}
+	for _, r := range segments {
 		if r.Live != live[r.ID] || (r.State == ports.SegmentCommitted) != (r.Live > 0) {
-			m.Fatalf("segment %s is %s with %d live extents, %d refer to it", r.ID, r.State, r.Live, live[r.ID])
+			return fmt.Errorf("segment %s is %s with %d live extents, %d refer to it", r.ID, r.State, r.Live, live[r.ID])
 		}
 		delete(live, r.ID)
 	}
 	if len(live) != 0 {
-		m.Fatalf("extents refer to segments that have no row: %v", live)
+		return fmt.Errorf("extents refer to segments that have no row: %v", live)
 	}
-	topics, err := m.ListTopics(m.Context())
-	m.ok(err)
-	for _, t := range topics {
-		states, err := m.DescribePartitions(m.Context(), t.ID)
-		m.ok(err)
-		for _, s := range states {
-			m.filled(s, parts[at(t, s.Partition)])
-		}
-	}
+	return unfilled(ctx, s, parts)
 }
 
-// filled demands that the extents are all that the partition holds.
-func (m *metadataUnderTest) filled(s domain.PartitionState, extents []ports.ExtentRef) {
-	m.Helper()
-	next, sum := s.LogStart, int64(0)
+// unfilled tells the first partition whose extents are not all that it holds.
+func unfilled(ctx context.Context, s ports.MetadataStore, parts map[commit.PartitionKey][]ports.ExtentRef) error {
+	topics, err := s.ListTopics(ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range topics {
+		states, err := s.DescribePartitions(ctx, t.ID)
+		if err != nil {
+			return err
+		}
+		for _, p := range states {
+			extents := parts[at(t, p.Partition)]
+			if !fills(p, extents) {
+				return fmt.Errorf("partition %+v of topic %s has the extents %v", p, t.Name, runs(extents))
+			}
+		}
+	}
+	return nil
+}
+
+// fills says that the extents are all that the partition holds.
+func fills(p domain.PartitionState, extents []ports.ExtentRef) bool {
+	next, sum := p.LogStart, int64(0)
 	for i, e := range extents {
-		if i == 0 && e.Base <= s.LogStart && s.LogStart <= e.Last {
+		if i == 0 && e.Base <= p.LogStart && p.LogStart <= e.Last {
 			next = e.Base
 		}
 		if e.Base != next {
-			m.Fatalf("partition %+v has extents %v", s, runs(extents))
+			return false
 		}
 		next, sum = e.Last+1, sum+e.Length
 	}
-	if next != s.HighWatermark || sum != s.Bytes {
-		m.Fatalf("partition %+v has extents %v of %d bytes", s, runs(extents), sum)
-	}
+	return next == p.HighWatermark && sum == p.Bytes
 }

@@ -145,6 +145,8 @@ func (f file) helpers() []string {
 		return nil
 	case matches("domain/...", f.folder):
 		return helpersOfInnerTests
+	case matches("adapters/...", f.folder):
+		return helpersOfAdapterTests
 	default:
 		return helpersOfTests
 	}

@@ -19,6 +19,7 @@ const (
 	whyWire     = "adapters/grpc/agentv1 is generated from the protocol and knows nothing of this module"
 	whyCommand  = "the command may import everything but test, the suites and adapters/fault"
 	whyTestRoom = "test/... may import everything but the command, which it sees as a binary"
+	whyServers  = "the servers and the proxies of tests know nothing of the product, so that the tests of any adapter may use them"
 	whyArch     = "test/arch and test/report judge the others and import none of them"
 )
 
@@ -37,11 +38,14 @@ var rooms = []room{
 	{"ports", []string{"domain/..."}, whyPorts},
 	{"ports/portstest", []string{"domain/...", "ports"}, whySuites},
 
+	{"app/agent", []string{"domain/...", "ports"}, whyApp},
 	{"app/janitor", []string{"domain/...", "ports"}, whyApp},
 	{"app/consumer", []string{"domain/...", "ports"}, whyApp},
 	{"app/producer", []string{"domain/...", "ports"}, whyApp},
 	{"app/storecheck", []string{"domain/...", "ports"}, whyApp},
+	{"app/verify", []string{"domain/...", "ports"}, whyApp},
 	{"app/topics", []string{"domain/...", "ports"}, whyApp},
+	{"app/verify", []string{"domain/...", "ports"}, whyApp},
 
 	{"adapters/codec", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/direct", []string{"domain/...", "ports"}, whyAdapter},
@@ -51,7 +55,10 @@ var rooms = []room{
 	{"adapters/local", []string{"domain/...", "ports", "adapters/sqlite", "adapters/localfs", "app/janitor"}, whyLocal},
 	{"adapters/localfs", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/memory", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/postgres", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/s3", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/postgres", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/prom", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/sqlite", []string{"domain/...", "ports"}, whyAdapter},
 
 	{"cmd/streamhouse/...", command, whyCommand},
@@ -59,6 +66,11 @@ var rooms = []room{
 	{"test/arch", nil, whyArch},
 	{"test/report", nil, whyArch},
 	{"test/sim/...", anything, whyTestRoom},
+	{"test/e2e/loopback", nil, whyServers},
+	{"test/e2e/servers", []string{"test/e2e/loopback"}, whyServers},
+	{"test/e2e/servers/build", []string{"test/e2e/servers"}, whyServers},
+	{"test/e2e/faultproxy", []string{"test/e2e/loopback", "test/e2e/servers"}, whyServers},
+	{"test/e2e/containers", []string{"test/e2e/servers"}, whyServers},
 	{"test/e2e/...", anything, whyTestRoom},
 }
 
@@ -77,6 +89,8 @@ var (
 	helpersOfTests      = []string{
 		".", "domain/...", "ports/...", "adapters/memory", "adapters/fault", "adapters/codec", "adapters/direct",
 	}
+	// Adapters of servers are tested against real ones, through proxies that fail on purpose.
+	helpersOfAdapterTests = append([]string{"test/e2e/servers", "test/e2e/faultproxy"}, helpersOfTests...)
 )
 
 // A library is a third-party module and the rooms that may use it.
@@ -93,12 +107,14 @@ var libraries = []library{
 	{module: "github.com/dchest/siphash", rooms: []string{"domain"}, why: "the hash of keys is a word of the domain"},
 	{module: "github.com/pierrec/lz4/v4", rooms: []string{"adapters/codec"}, why: "compression lives in adapters/codec"},
 	{module: "modernc.org/sqlite", rooms: []string{"adapters/sqlite"}, why: "SQL lives in adapters/sqlite; its driver's types cross no port"},
-	{module: "github.com/pressly/goose/v3", rooms: []string{"adapters/sqlite"}, why: "migrations belong to the store they migrate"},
+	{module: "github.com/pressly/goose/v3", rooms: []string{"adapters/sqlite", "adapters/postgres"}, why: "migrations belong to the store they migrate"},
 	{module: "github.com/fsnotify/fsnotify", rooms: []string{"adapters/sqlite"}, why: "watching the metadata file is SQLite's way of waking readers"},
 	{module: "github.com/aws/aws-sdk-go-v2", rooms: []string{"adapters/s3"}, why: "S3 lives in adapters/s3; the SDK's types cross no port"},
 	{module: "github.com/aws/smithy-go", rooms: []string{"adapters/s3"}, why: "S3 lives in adapters/s3; the SDK's types cross no port"},
+	{module: "github.com/jackc/pgx/v5", rooms: []string{"adapters/postgres", "test/e2e/..."}, why: "SQL for PostgreSQL lives in adapters/postgres, and in the tests that run a server"},
 	{module: "github.com/gofrs/flock", rooms: []string{"adapters/sqlite", "adapters/localfs"}, why: "file locks belong to the stores in files"},
 	{module: "golang.org/x/sys", rooms: []string{"adapters/localfs", "adapters/sqlite", "cmd/streamhouse/...", "test/..."}, tests: true, why: "system calls belong to the stores in files and to the command"},
+	{module: "github.com/prometheus/client_golang", rooms: []string{"adapters/prom", "cmd/streamhouse/..."}, why: "metrics live in adapters/prom, and the command serves them"},
 	{module: "github.com/spf13/cobra", rooms: []string{"cmd/streamhouse"}, why: "the command line lives in cmd/streamhouse"},
 	{module: "github.com/spf13/pflag", rooms: []string{"cmd/streamhouse", "cmd/streamhouse/settings"}, why: "flags live in cmd/streamhouse"},
 	{module: "github.com/schollz/progressbar/v3", rooms: []string{"cmd/streamhouse"}, why: "a terminal is the command's business"},
@@ -108,6 +124,7 @@ var libraries = []library{
 	{module: "google.golang.org/protobuf", rooms: []string{"adapters/grpc/..."}, why: "protobuf types never leave adapters/grpc"},
 	{module: "go.uber.org/fx", rooms: []string{"cmd/streamhouse/wiring"}, why: "only cmd/streamhouse/wiring knows the container; the library is built by hand"},
 	{module: "github.com/hanwen/go-fuse/v2", rooms: []string{"test/e2e/powerloss/..."}, why: "the disk that loses power is a test's"},
+	{module: "github.com/testcontainers/testcontainers-go", rooms: []string{"test/e2e/containers"}, why: "containers are started in test/e2e/containers"},
 	{module: "github.com/twmb/franz-go/pkg/kmsg", tests: true, why: "franz-go is an oracle of tests, never a part of the product"},
 	{module: "go.uber.org/goleak", tests: true, why: "testing libraries stay out of production code"},
 	{module: "golang.org/x/net", tests: true, why: "HTTP/2 frames by hand are for tests of what no client sends"},

@@ -9,7 +9,7 @@ import (
 
 // createTopic makes a topic and notes it, without faults.
 func (w *world) createTopic(name string, partitions int32) error {
-	t, err := w.metadata.CreateTopic(context.Background(), domain.TopicSpec{Name: name, Partitions: partitions})
+	t, err := w.metadata.CreateTopic(context.Background(), domain.TopicSpec{Name: name, Partitions: partitions, Retention: w.retention(name)})
 	if err != nil {
 		return err
 	}

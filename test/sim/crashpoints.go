@@ -70,13 +70,13 @@ func (c CrashPoint) String() string {
 func (c CrashPoint) Run(t *testing.T) *Result { return Run(t, c.plan) }
 
 // CrashPoints carries the plan out, and lists every call that the processes of
-// its first writer make on a port behind the last one that is scripted already, with
-// every treatment.
-func CrashPoints(t *testing.T, plan Plan) ([]CrashPoint, *Result) {
+// an actor make on a port behind the last one that is scripted already, with every
+// treatment.
+func CrashPoints(t *testing.T, actor string, plan Plan) ([]CrashPoint, *Result) {
 	plan.Mode = Scripted
 	result := Run(t, plan)
 	var points []CrashPoint
-	for _, e := range result.calls("w0.") {
+	for _, e := range result.calls(actor + ".") {
 		for _, how := range treatments {
 			if how.effect && !e.call.Effect {
 				continue

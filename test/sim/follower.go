@@ -120,7 +120,11 @@ func (f *follower) open() *reading {
 		return nil
 	}
 	for id := range int32(mostPartitions) {
-		f.world.observe(r.process, r.event(history.Assign, domain.PartitionID(id)))
+		e := r.event(history.Assign, domain.PartitionID(id))
+		if f.world.retention(name) != (domain.Retention{}) {
+			e.Offset = history.AnyOffset
+		}
+		f.world.observe(r.process, e)
 	}
 	return r
 }
@@ -172,7 +176,7 @@ func (f *follower) poll(ctx context.Context, r *reading, most int) error {
 	r.gone = r.gone || errors.Is(err, domain.ErrTopicNotFound)
 	faulty := !f.world.quiet() && !f.world.isHealed()
 	switch {
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), f.trimmed(r, err):
 	case errors.Is(err, domain.ErrOutOfRange):
 		f.world.violate("%s was told that its position is out of range: %v", r.name, err)
 	case errors.Is(err, domain.ErrTopicNotFound) && f.deleted(r):

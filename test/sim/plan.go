@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/streamhouse/streamhouse/domain"
 )
 
 // Mode says how much goes wrong in a run.
@@ -30,11 +32,13 @@ type Plan struct {
 	raws      []rawPlan
 	followers []followerPlan
 	admins    []adminPlan
+	keepers   []keeperPlan
 }
 
 type topicPlan struct {
 	name       string
 	partitions int32
+	retention  domain.Retention
 }
 
 // writerPlan is one application that sends records, by one producer after the
@@ -90,7 +94,7 @@ func PlanOf(seed uint64) Plan {
 	p := Plan{Seed: seed, Mode: Mixed, dropLate: seed%2 == 0, steps: 300 + r.IntN(1500)}
 	p.drawFaults(r)
 	for i := range 1 + r.IntN(2) {
-		p.topics = append(p.topics, topicPlan{fmt.Sprintf("t%d", i), 1 + r.Int32N(3)})
+		p.topics = append(p.topics, topicPlan{name: fmt.Sprintf("t%d", i), partitions: 1 + r.Int32N(3)})
 	}
 	for i := range 1 + r.IntN(3) {
 		w := drawWriter(r, i)
@@ -118,6 +122,12 @@ func PlanOf(seed uint64) Plan {
 			a.widen = p.topics[a.topic].partitions + 1 + r.Int32N(2)
 		}
 		p.admins = append(p.admins, a)
+	}
+	for range [...]int{0, 0, 1, 2, 3}[r.IntN(5)] {
+		p.keepers = append(p.keepers, p.drawKeeper(r))
+	}
+	for i := range p.topics {
+		p.topics[i].retention = drawRetention(r)
 	}
 	return p
 }

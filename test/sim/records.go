@@ -70,7 +70,7 @@ func (w *world) sending(p *process, session, id string, r domain.Record) {
 		partition = int32(to)
 	}
 	w.mu.Lock()
-	w.sent[id] = sent{record: r}
+	w.sent[id] = sent{record: r, at: time.Now()}
 	w.mu.Unlock()
 	w.observe(p, history.Event{Kind: history.Send, Session: session, ID: id, Topic: r.Topic, Partition: partition})
 }

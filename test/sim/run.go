@@ -19,6 +19,7 @@ type Result struct {
 	// Steps counts the scheduler's, Acked the records acknowledged, Reads what
 	// consumers got.
 	Steps, Acked, Reads int
+	Kept                Kept
 	events              []history.Event
 	trace               *trace
 }
@@ -85,6 +86,11 @@ func (w *world) startWorkers() {
 		worker := &follower{world: w, plan: plan, name: name, random: w.random(name)}
 		w.spawn(false, worker.run)
 	}
+	for i, plan := range w.plan.keepers {
+		name := fmt.Sprintf("j%d", i)
+		worker := &keeper{world: w, plan: plan, name: name, random: w.random(name)}
+		w.spawn(true, worker.run)
+	}
 	for _, plan := range w.plan.admins {
 		w.spawn(true, func() { w.administer(plan) })
 	}
@@ -102,6 +108,7 @@ func (w *world) heal() {
 		}
 	}
 	w.scheduler.policy = healthy{}
+	w.retained()
 	close(w.healed)
 }
 
@@ -127,7 +134,7 @@ func (w *world) closeAll() {
 }
 
 func (w *world) result() *Result {
-	r := &Result{Plan: w.plan, Violations: w.violations, Steps: w.scheduler.steps, events: w.events, trace: &w.trace}
+	r := &Result{Plan: w.plan, Violations: w.violations, Steps: w.scheduler.steps, Kept: w.kept, events: w.events, trace: &w.trace}
 	for _, e := range w.events {
 		switch e.Kind {
 		case history.Ack:

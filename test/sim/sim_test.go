@@ -33,16 +33,20 @@ func TestSimulation_KeepsEveryPromise(t *testing.T) {
 		report(t, r, 0)
 		return
 	}
-	begin, steps, acked, reads := time.Now(), 0, 0, 0
+	begin, steps, acked, reads, kept := time.Now(), 0, 0, 0, Kept{}
 	for s := *first; s < *first+uint64(*seeds); s++ {
 		r := Run(t, PlanOf(s))
 		steps, acked, reads = steps+r.Steps, acked+r.Acked, reads+r.Reads
+		kept.add(r.Kept)
 		if report(t, r, tailLines) {
 			return
 		}
 	}
+	if *seeds >= 200 && min(kept.Retained, kept.Purged, kept.Deleted, kept.Swept, kept.Compacted) == 0 {
+		t.Errorf("some work of janitors is not in these runs: %+v", kept)
+	}
 	took := time.Since(begin)
-	t.Logf("%d seeds in %v, %.0f a second: %d steps, %d records acknowledged, %d reads", *seeds, took.Round(time.Millisecond), float64(*seeds)/took.Seconds(), steps, acked, reads)
+	t.Logf("%d seeds in %v, %.0f a second: %d steps, %d records acknowledged, %d reads, janitors %+v", *seeds, took.Round(time.Millisecond), float64(*seeds)/took.Seconds(), steps, acked, reads, kept)
 }
 
 // report fails t with what r has found, if anything.

@@ -22,11 +22,10 @@ import (
 // verify reads everything once more, and checks the history and the stores.
 func (w *world) verify() {
 	w.checkWake()
-	for _, t := range w.plan.topics {
-		if err := w.readAll(w.topic(t.name)); err != nil {
-			w.violate("final read of %s: %v", t.name, err)
-		}
-	}
+	w.readEverything("final")
+	w.checkKept()
+	w.tidy()
+	w.readEverything("tidied")
 	for _, v := range w.checker.Finish() {
 		w.violations = append(w.violations, v.String())
 	}
@@ -37,8 +36,16 @@ func (w *world) verify() {
 	w.checkObjects(snapshot)
 }
 
+func (w *world) readEverything(actor string) {
+	for _, t := range w.plan.topics {
+		if err := w.readAll(actor, w.topic(t.name)); err != nil {
+			w.violate("%s read of %s: %v", actor, t.name, err)
+		}
+	}
+}
+
 // readAll reads a topic from its start to its end.
-func (w *world) readAll(t topicState) error {
+func (w *world) readAll(actor string, t topicState) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	fetcher := w.reader()
@@ -54,7 +61,7 @@ func (w *world) readAll(t topicState) error {
 	if err := c.Assign(ctx, t.topic.Name, consumer.Start()); err != nil {
 		return err
 	}
-	at := history.Event{Actor: "final", Topic: t.topic.Name, Incarnation: t.incarnation}
+	at := history.Event{Actor: actor, Topic: t.topic.Name, Incarnation: t.incarnation}
 	for _, s := range states {
 		e := at
 		e.Kind, e.Partition, e.Offset = history.Assign, int32(s.Partition), int64(s.LogStart)
@@ -66,7 +73,7 @@ func (w *world) readAll(t topicState) error {
 			return err
 		}
 		messages[m.Partition] = append(messages[m.Partition], m)
-		w.read(nil, "final", t.incarnation, m)
+		w.read(nil, actor, t.incarnation, m)
 	}
 	for _, s := range states {
 		e := at

@@ -32,12 +32,16 @@ type world struct {
 
 	healed   chan struct{} // closed when faults end
 	quiesced chan struct{} // closed when every writing worker has ended
+
+	kept       Kept
+	retainedAt time.Time // until when retention may have been applied
 }
 
 // sent is a record as its application made it.
 type sent struct {
 	record domain.Record
 	ackAt  time.Time // its timestamp as acknowledged, zero before
+	at     time.Time // when its sending began
 }
 
 // topicState is what the applications know of a topic.

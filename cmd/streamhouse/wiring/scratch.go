@@ -7,7 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
+
+	"github.com/streamhouse/streamhouse/adapters/postgres"
+	"github.com/streamhouse/streamhouse/domain"
 )
 
 // scratchName begins the names of what Scratch makes beside the real stores.
@@ -23,6 +27,12 @@ func (c Config) Scratch(dir string) (scratch Config, discard func(context.Contex
 	scratch = DefaultConfig()
 	scratch.Data = dir
 	var discards []func(context.Context) error
+	if scheme := schemeOf(c.Metadata); scheme == "postgres" || scheme == "postgresql" {
+		if scratch.Metadata, err = withParameter(c.Metadata, "schema", name); err != nil {
+			return scratch, nil, err
+		}
+		discards = append(discards, func(ctx context.Context) error { return postgres.DropSchema(ctx, scratch.Metadata) })
+	}
 	if schemeOf(c.Segments) == "s3" {
 		scratch.Segments = withPrefix(c.Segments, strings.ReplaceAll(name, "_", "-"))
 		discards = append(discards, func(ctx context.Context) error { return emptyStore(ctx, scratch.Segments) })
@@ -34,6 +44,19 @@ func (c Config) Scratch(dir string) (scratch Config, discard func(context.Contex
 		}
 		return errors.Join(errs...)
 	}, nil
+}
+
+// withParameter sets a parameter of a URL.
+func withParameter(location, name, value string) (string, error) {
+	u, err := url.Parse(location)
+	if err != nil {
+		// What url.Parse says quotes the whole, password and all.
+		return "", &domain.ConfigError{Field: "metadata store", Value: "a URL that cannot be read", Want: "postgres://USER@HOST:PORT/DATABASE"}
+	}
+	q := u.Query()
+	q.Set(name, value)
+	u.RawQuery = q.Encode()
+	return u.String(), nil
 }
 
 // withPrefix appends to the path of a URL.

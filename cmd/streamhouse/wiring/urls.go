@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/streamhouse/streamhouse/adapters/local"
+	"github.com/streamhouse/streamhouse/adapters/postgres"
 	"github.com/streamhouse/streamhouse/adapters/s3"
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/ports"
@@ -16,8 +17,14 @@ func openMetadata(ctx context.Context, location string) (ports.MetadataStore, er
 	switch schemeOf(location) {
 	case "sqlite":
 		return local.OpenMetadata(ctx, location)
+	case "postgres", "postgresql":
+		s, err := postgres.Open(ctx, location, postgres.Options{})
+		if err != nil {
+			return nil, err // not a nil *postgres.Store in an interface
+		}
+		return s, nil
 	}
-	return nil, noScheme("metadata store", location, "sqlite:FILE")
+	return nil, noScheme("metadata store", location, "sqlite:FILE or postgres://USER@HOST:PORT/DATABASE")
 }
 
 // openSegments opens the segment store that a URL names by its scheme.

@@ -52,7 +52,7 @@ func (c *Checker) outcome(r *record) {
 				return
 			}
 		}
-		if r.session.weak && (c.copied(r) || c.topic(r.topic).gone(r.line)) {
+		if r.session.weak && (c.copied(r) || c.removed(r) || c.topic(r.topic).gone(r.line)) {
 			return
 		}
 		c.report(InconsistentOffset, "%s was acknowledged at %v and read at %v", r.id, r.acked, r.seen[0].place)
@@ -80,18 +80,34 @@ func (c *Checker) missing(r *record) {
 		return
 	}
 	if r.outcome == Stored {
+		if c.trimmed(r.topic, t.incarnation) {
+			return // Perhaps removed by retention: nobody knows where it was.
+		}
 		c.report(Lost, "%s (line %d) was said to be stored, and nobody read it", r.id, r.line)
 		return
 	}
 	l := c.log(logKey{r.topic, t.incarnation, r.acked.partition})
 	switch {
-	case l.final != nil && r.acked.offset < l.final.Start:
-		// Removed by retention, as asked for.
+	case c.removed(r):
 	case r.acked.offset <= l.highest:
 		c.report(Lost, "%s (line %d) was acknowledged at %v of %s#%d, and nobody read it", r.id, r.line, r.acked, r.topic, t.incarnation)
 	default:
 		c.report(Unseen, "%s (line %d) was acknowledged at %v of %s#%d, which ends at %d", r.id, r.line, r.acked, r.topic, t.incarnation, l.highest)
 	}
+}
+
+// removed reports whether retention has removed r from where it was
+// acknowledged, as asked for.
+func (c *Checker) removed(r *record) bool {
+	l := c.log(logKey{r.topic, c.topic(r.topic).incarnation, r.acked.partition})
+	return l.final != nil && r.acked.offset < l.final.Start
+}
+
+// trimmed reports whether retention has removed something of the topic.
+func (c *Checker) trimmed(topic string, incarnation int) bool {
+	return slices.ContainsFunc(c.logOrder, func(l *log) bool {
+		return l.topic == topic && l.incarnation == incarnation && l.final != nil && l.final.Start > 0
+	})
 }
 
 // positions compares where r is with what had happened before it was sent.

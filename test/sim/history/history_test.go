@@ -107,6 +107,10 @@ func TestCheck_FindsNothingInCleanHistories(t *testing.T) {
 	failedLate = append(failedLate, Event{Kind: Delete, Topic: "t"}, Event{Kind: Deleted, Topic: "t"}, Event{Kind: Fail, ID: "a4"})
 	trimmed := final(1, 1, "", "late")
 	trimmed[0].Offset, trimmed[2].Start = 1, 1
+
+	twice := append(append(weak(clean()), Event{Kind: Send, Session: "a", ID: "w", Topic: "t", Partition: 1},
+		Event{Kind: Ack, ID: "w", Partition: 1, Offset: 0}), final(1, 1, "", "w")...)
+	twice[len(twice)-3].Offset, twice[len(twice)-1].Start = 1, 1
 	for name, h := range map[string][]Event{
 		"empty":                    nil,
 		"two sessions":             with(),
@@ -116,10 +120,14 @@ func TestCheck_FindsNothingInCleanHistories(t *testing.T) {
 		"retention removed the first record": append(append(clean(),
 			Event{Kind: Send, Session: "a", ID: "late", Topic: "t", Partition: 1},
 			Event{Kind: Ack, ID: "late", Partition: 1, Offset: 1}), trimmed...),
-		"a retry is answered alike":  with(Event{Kind: Ack, ID: "a1", Partition: 0, Offset: 0}, Event{Kind: Unknown, ID: "a1"}),
-		"stored without offset":      replace(with(), is(Ack, "a3"), func(e *Event) { e.Kind = Stored }),
-		"weak sessions may repeat":   weak(append(clean(), final(1, 1, "a2", "a3")...)),
-		"a pass from an open offset": with(Event{Kind: Assign, Actor: "d", Topic: "t", Incarnation: 1, Offset: AnyOffset}, Event{Kind: Read, Actor: "d", ID: "n2", Topic: "t", Incarnation: 1, Offset: 2}),
+		"retention removed one that is somewhere": append(append(clean(),
+			Event{Kind: Send, Session: "a", ID: "gone", Topic: "t", Partition: 1}, Event{Kind: Stored, ID: "gone"},
+			Event{Kind: Send, Session: "a", ID: "late", Topic: "t", Partition: 1}), trimmed...),
+		"retention removed the first of two copies": twice,
+		"a retry is answered alike":                 with(Event{Kind: Ack, ID: "a1", Partition: 0, Offset: 0}, Event{Kind: Unknown, ID: "a1"}),
+		"stored without offset":                     replace(with(), is(Ack, "a3"), func(e *Event) { e.Kind = Stored }),
+		"weak sessions may repeat":                  weak(append(clean(), final(1, 1, "a2", "a3")...)),
+		"a pass from an open offset":                with(Event{Kind: Assign, Actor: "d", Topic: "t", Incarnation: 1, Offset: AnyOffset}, Event{Kind: Read, Actor: "d", ID: "n2", Topic: "t", Incarnation: 1, Offset: 2}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if found := check(t, h); len(found) > 0 {

@@ -1,0 +1,111 @@
+// Package containers starts PostgreSQL and MinIO in Docker containers for
+// tests, which end with the test.
+//
+// Which images those are is said by STREAMHOUSE_TEST_POSTGRES_IMAGE and
+// STREAMHOUSE_TEST_MINIO_IMAGE; else they are pulled. The tests are behind the build tag
+// "containers" and fail without Docker: `make containers` runs them, with what images.sh prepares.
+package containers
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/testcontainers/testcontainers-go"
+	"github.com/testcontainers/testcontainers-go/modules/postgres"
+	"github.com/testcontainers/testcontainers-go/wait"
+
+	"github.com/streamhouse/streamhouse/test/e2e/servers"
+)
+
+// readyLimit is how long a container may take until its server answers.
+const readyLimit = time.Minute
+
+const needed = "Docker and its images are needed, which `make containers` prepares: "
+
+// PostgresContainer is a PostgreSQL server in a container.
+type PostgresContainer struct{ *postgres.PostgresContainer }
+
+// Postgres starts a server; it ends with tb.
+func Postgres(tb testing.TB) *PostgresContainer {
+	tb.Helper()
+	started, err := postgres.Run(tb.Context(), cmp.Or(os.Getenv("STREAMHOUSE_TEST_POSTGRES_IMAGE"), "postgres:17"),
+		postgres.WithDatabase("streamhouse"), postgres.WithUsername("streamhouse"), postgres.WithPassword(servers.NewS3Access().SecretKey),
+		postgres.BasicWaitStrategies(), quiet(tb))
+	testcontainers.CleanupContainer(tb, started)
+	if err != nil {
+		tb.Fatal(needed, err)
+	}
+	return &PostgresContainer{started}
+}
+
+// URL is the way of the database's owner to it. A container that was stopped
+// and started has another.
+func (c *PostgresContainer) URL(tb testing.TB) string {
+	tb.Helper()
+	url, err := c.ConnectionString(tb.Context(), "sslmode=disable")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return url
+}
+
+// MinIOContainer is an S3 server in a container.
+type MinIOContainer struct {
+	testcontainers.Container
+	keys servers.S3Access
+}
+
+// minioPort is where MinIO listens in its container.
+const minioPort = "9000/tcp"
+
+// MinIO starts a server; it ends with tb.
+func MinIO(tb testing.TB) *MinIOContainer {
+	tb.Helper()
+	keys := servers.NewS3Access()
+	started, err := testcontainers.Run(tb.Context(), cmp.Or(os.Getenv("STREAMHOUSE_TEST_MINIO_IMAGE"), "minio/minio"),
+		testcontainers.WithExposedPorts(minioPort), testcontainers.WithCmd("server", "/data"),
+		testcontainers.WithEnv(map[string]string{
+			"MINIO_ROOT_USER": keys.AccessKey, "MINIO_ROOT_PASSWORD": keys.SecretKey, "MINIO_REGION": keys.Region, "MINIO_BROWSER": "off",
+		}),
+		testcontainers.WithWaitStrategy(wait.ForHTTP("/minio/health/ready").WithPort(minioPort).WithStartupTimeout(readyLimit)), quiet(tb))
+	testcontainers.CleanupContainer(tb, started)
+	if err != nil {
+		tb.Fatal(needed, err)
+	}
+	return &MinIOContainer{started, keys}
+}
+
+// Access is how clients find the server. A container that was stopped and
+// started has another endpoint.
+func (c *MinIOContainer) Access(tb testing.TB) servers.S3Access {
+	tb.Helper()
+	endpoint, err := c.PortEndpoint(tb.Context(), minioPort, "http")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	access := c.keys
+	access.Endpoint = endpoint
+	return access
+}
+
+// Restart stops a container as `docker restart` does and starts it again. Its
+// server answers when Restart returns, on another port.
+func Restart(ctx context.Context, c testcontainers.Container) error {
+	if err := c.Stop(ctx, nil); err != nil {
+		return err
+	}
+	return c.Start(ctx)
+}
+
+// quiet sends what the library says to the log of the test.
+func quiet(tb testing.TB) testcontainers.LoggerOption {
+	return testcontainers.WithLogger(logger{tb})
+}
+
+type logger struct{ testing.TB }
+
+func (l logger) Printf(format string, args ...any) { l.Logf(strings.TrimSpace(format), args...) }

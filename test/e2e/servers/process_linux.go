@@ -1,0 +1,37 @@
+package servers
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// attributes lets the child run as another user, and gets it a signal when this
+// process dies. The kernel ties the signal to the thread that started the child; Go ends a
+// thread only with a goroutine that has locked it, and none that starts servers does.
+func attributes(as *syscall.Credential, orphaned syscall.Signal) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Credential: as, Pdeathsig: orphaned}
+}
+
+// childrenOf are the processes that pid has started and not waited for.
+func childrenOf(pid int) (children []int) {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, name := range stats {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended since
+		}
+		// pid (name) state parent ...; a name may hold blanks and parentheses.
+		_, rest, _ := strings.Cut(string(text[strings.LastIndexByte(string(text), ')')+1:]), " ")
+		fields := strings.Fields(rest)
+		if len(fields) < 2 || fields[1] != strconv.Itoa(pid) {
+			continue
+		}
+		if child, err := strconv.Atoi(filepath.Base(filepath.Dir(name))); err == nil {
+			children = append(children, child)
+		}
+	}
+	return children
+}
