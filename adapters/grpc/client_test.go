@@ -410,6 +410,17 @@ func TestReady_IsTold(t *testing.T) {
 		t.Errorf("health: %v, %v", m, err)
 	}
 	transport, got := client.Transport(), make(fates, 1)
+	asked := c.dial(near)
+	if _, err := asked.ListTopics(t.Context()); err != nil || asked.Address() == a.addr {
+		t.Errorf("a call goes to %s: %v", asked.Address(), err)
+	}
+	alone := c.dial(func(cfg *grpc.ClientConfig) {
+		cfg.Discovery, cfg.Addresses, cfg.Group = nil, []string{a.addr}, "lonely"
+	})
+	_, err = alone.ListTopics(t.Context())
+	if !errors.Is(err, domain.ErrNoAgentsAvailable) || !strings.Contains(err.Error(), "the bucket is away") {
+		t.Errorf("with no other agent: %v", err)
+	}
 	for i, want := range []string{"the bucket is away", "stored at 0"} {
 		if err := transport.Append(t.Context(), []ports.Batch{newBatch(t, key, "x")}, got.settle); err != nil {
 			t.Fatal(err)
