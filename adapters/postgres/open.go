@@ -135,6 +135,7 @@ const needs = `SELECT n.what FROM (VALUES
 	('segments', 'SELECT'), ('segments', 'INSERT'), ('segments', 'UPDATE'), ('segments', 'DELETE'),
 	('extents', 'SELECT'), ('extents', 'INSERT'), ('extents', 'UPDATE'), ('extents', 'DELETE'),
 	('producers', 'SELECT'), ('producers', 'INSERT'), ('producers', 'UPDATE'), ('producers', 'DELETE'),
+	('agents', 'SELECT'), ('agents', 'INSERT'), ('agents', 'UPDATE'), ('agents', 'DELETE'),
 	('producer_partitions', 'SELECT'), ('producer_partitions', 'INSERT'), ('producer_partitions', 'UPDATE'), ('producer_partitions', 'DELETE')
 	) AS t(name, privilege), LATERAL (SELECT t.privilege || ' on ' || t.name AS what) AS n
 	WHERE NOT has_table_privilege(quote_ident(current_schema()) || '.' || t.name, t.privilege)

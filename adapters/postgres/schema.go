@@ -17,7 +17,7 @@ var migrations embed.FS
 
 const (
 	// schemaVersion is the newest migration's.
-	schemaVersion = 2
+	schemaVersion = 3
 	versionTable  = "schema_version"
 )
 

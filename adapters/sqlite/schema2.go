@@ -51,6 +51,17 @@ const (
 		CREATE INDEX deleted_topics_full ON deleted_topics (topic_no) WHERE swept IS NULL;
 		CREATE INDEX deleted_topics_empty ON deleted_topics (topic_no) WHERE swept IS NOT NULL;
 
+		CREATE TABLE agents (
+			agent_id    BLOB PRIMARY KEY,
+			agent_group TEXT NOT NULL,
+			zone        TEXT NOT NULL,
+			address     TEXT NOT NULL,
+			version     TEXT NOT NULL,
+			started_at  INTEGER NOT NULL,
+			seen_at     INTEGER NOT NULL,
+			draining    INTEGER NOT NULL
+		) STRICT, WITHOUT ROWID;
+
 		CREATE TABLE extents2 (
 			partition_key INTEGER NOT NULL,
 			base_offset   INTEGER NOT NULL,
