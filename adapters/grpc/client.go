@@ -96,7 +96,7 @@ func (c *Client) touch() {
 	if c.pool.stale(time.Now()) {
 		c.spawn(func() {
 			c.refresh(c.life)
-			c.pool.reconsider()
+			c.pool.reconsider(c.life)
 		})
 	}
 }

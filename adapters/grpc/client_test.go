@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -63,6 +64,59 @@ func TestClient_PrefersItsZoneAndStaysWithOneAgent(t *testing.T) {
 	}
 	if len(used) < 3 {
 		t.Errorf("30 clients use %v of 4 agents", used)
+	}
+}
+
+func TestClient_GoesBackToItsZone(t *testing.T) {
+	c := newCluster(t, tcp{})
+	first := c.start("near")
+	far := c.start("far")
+	client := c.dial(near, func(cfg *grpc.ClientConfig) { cfg.RefreshInterval = 10 * time.Millisecond })
+	call := func() bool {
+		if _, err := client.ListTopics(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
+	first.kill()
+	if call(); client.Address() != far.addr {
+		t.Errorf("it uses %q, want the far one", client.Address())
+	}
+	again := c.start("near")
+	eventually(t, "it stays far away", func() bool { return call() && client.Address() == again.addr })
+}
+
+// TestClient_IsNotHeldUpByAnAgentThatItCannotReach lists a near agent whose
+// address leads nowhere.
+func TestClient_IsNotHeldUpByAnAgentThatItCannotReach(t *testing.T) {
+	c := newCluster(t, tcp{})
+	c.start("far")
+	const nowhere = "127.0.0.1:1"
+	if _, err := c.agents.Register(t.Context(), ports.AgentSpec{Group: "default", Zone: "near", Address: nowhere}); err != nil {
+		t.Fatal(err)
+	}
+	tried := make(chan struct{}, 1000)
+	client := c.dial(near, func(cfg *grpc.ClientConfig) {
+		cfg.RefreshInterval, cfg.ConnectTimeout = 5*time.Millisecond, time.Second
+		cfg.Dialer = func(ctx context.Context, address string) (net.Conn, error) {
+			if address != nowhere {
+				return c.net.dial(ctx, address)
+			}
+			tried <- struct{}{}
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+	})
+	within(t, tried, "the near agent is not even tried")
+	for range 50 {
+		start := time.Now()
+		if _, err := client.ListTopics(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > 800*time.Millisecond {
+			t.Errorf("a call took %v", took)
+		}
+		<-time.After(10 * time.Millisecond)
 	}
 }
 
@@ -356,6 +410,17 @@ func TestReady_IsTold(t *testing.T) {
 		t.Errorf("health: %v, %v", m, err)
 	}
 	transport, got := client.Transport(), make(fates, 1)
+	asked := c.dial(near)
+	if _, err := asked.ListTopics(t.Context()); err != nil || asked.Address() == a.addr {
+		t.Errorf("a call goes to %s: %v", asked.Address(), err)
+	}
+	alone := c.dial(func(cfg *grpc.ClientConfig) {
+		cfg.Discovery, cfg.Addresses, cfg.Group = nil, []string{a.addr}, "lonely"
+	})
+	_, err = alone.ListTopics(t.Context())
+	if !errors.Is(err, domain.ErrNoAgentsAvailable) || !strings.Contains(err.Error(), "the bucket is away") {
+		t.Errorf("with no other agent: %v", err)
+	}
 	for i, want := range []string{"the bucket is away", "stored at 0"} {
 		if err := transport.Append(t.Context(), []ports.Batch{newBatch(t, key, "x")}, got.settle); err != nil {
 			t.Fatal(err)

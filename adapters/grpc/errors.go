@@ -278,8 +278,8 @@ func connectionError(op string, kind ports.Kind, err error) error {
 	return &ports.Error{Class: domain.ErrAgentConnection, Op: op, Kind: kind, Err: err}
 }
 
-// notReady is the error of a batch that was not taken over because the agent
-// takes nothing.
+// notReady is the error of a call or a batch that was not taken over because the
+// agent takes nothing.
 func notReady(why string) error {
-	return agentError("append", ports.Transient, fmt.Errorf("%w: %s", ErrNotReady, why))
+	return agentError("call", ports.Transient, fmt.Errorf("%w: %s", ErrNotReady, why))
 }

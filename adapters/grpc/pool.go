@@ -276,20 +276,45 @@ func (p *pool) use(r *remote) {
 }
 
 // reconsider goes back to the agent that the client prefers, if that is not the
-// one in use and has not failed lately: after a restart of all agents, one by one, clients
-// are spread as before.
-func (p *pool) reconsider() {
+// one in use, has not failed lately, and can be reached: after a restart of all agents, one by
+// one, clients are spread as before. It is called where nobody waits for it.
+func (p *pool) reconsider(ctx context.Context) {
+	r := p.preferred()
+	if r == nil {
+		return
+	}
+	defer p.release(r)
+	if err := p.ready(ctx, r); err != nil {
+		p.failed(r)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.current != nil && !p.closed {
+		p.current = r
+	}
+}
+
+// preferred returns, held, the agent that would be chosen if none were in use, nil
+// if that is the one in use or has failed lately.
+func (p *pool) preferred() *remote {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.current == nil {
-		return
+		return nil
 	}
 	now := time.Now()
+	best := p.current
 	for _, r := range p.agents {
-		if p.compare(now)(r, p.current) < 0 && r.decayed(now) < 0.1 && r.conn.GetState() != connectivity.TransientFailure {
-			p.current = r
+		if p.compare(now)(r, best) < 0 && r.decayed(now) < 0.1 {
+			best = r
 		}
 	}
+	if best == p.current {
+		return nil
+	}
+	best.users++
+	return best
 }
 
 // inUse returns the agent in use, nil if there is none.

@@ -12,6 +12,8 @@ import (
 type rule struct {
 	// public lets everybody make the call.
 	public bool
+	// always answers the call though the agent is not ready.
+	always bool
 	// scopes are those of which the caller needs one.
 	scopes []Scope
 	// check refuses a request for a topic that the caller may not touch. Nil: the
@@ -44,11 +46,11 @@ var rules = map[string]rule{
 	"streamhouse.agent.v1.ProducerService/RegisterProducer": {scopes: writers},
 	"streamhouse.agent.v1.ProducerService/AbandonBatch":     {scopes: writers, check: byID[*agentv1.AbandonBatchRequest]},
 
-	"streamhouse.agent.v1.AgentService/ListAgents": {scopes: everyone},
+	"streamhouse.agent.v1.AgentService/ListAgents": {scopes: everyone, always: true}, // it leads to those that are
 
-	grpc_health_v1.Health_ServiceDesc.ServiceName + "/Check": {public: true},
-	grpc_health_v1.Health_ServiceDesc.ServiceName + "/List":  {public: true},
-	grpc_health_v1.Health_ServiceDesc.ServiceName + "/Watch": {public: true},
+	grpc_health_v1.Health_ServiceDesc.ServiceName + "/Check": {public: true, always: true},
+	grpc_health_v1.Health_ServiceDesc.ServiceName + "/List":  {public: true, always: true},
+	grpc_health_v1.Health_ServiceDesc.ServiceName + "/Watch": {public: true, always: true},
 
 	"grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      {scopes: admins},
 	"grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": {scopes: admins},

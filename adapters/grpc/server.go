@@ -114,7 +114,8 @@ func (s *Server) Serve(l net.Listener) error {
 }
 
 // SetReady says whether the server can do its work: with a reason it cannot.
-// Then health checks fail, and batches are refused before they are taken over.
+// Then health checks fail, and calls and batches are refused before they are taken over, so
+// that clients go to another agent.
 func (s *Server) SetReady(reason error) {
 	status := grpc_health_v1.HealthCheckResponse_SERVING
 	if reason != nil {
@@ -126,7 +127,7 @@ func (s *Server) SetReady(reason error) {
 	s.health.SetServingStatus("", status)
 }
 
-// notReady returns the error of a batch that is refused because of SetReady.
+// notReady returns the error of what is refused because of SetReady.
 func (s *Server) notReady() error {
 	if reason := s.unready.Load(); reason != nil {
 		return notReady((*reason).Error())
@@ -186,6 +187,9 @@ func (s *Server) unary(ctx context.Context, req any, info *grpcgo.UnaryServerInf
 	ctx, r, err := s.enter(ctx, info.FullMethod)
 	if err != nil {
 		return nil, err
+	}
+	if err := s.notReady(); err != nil && !r.always {
+		return nil, statusOf(err)
 	}
 	limit := s.cfg.MaxTimeout
 	if _, ok := ctx.Deadline(); !ok {
