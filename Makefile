@@ -3,6 +3,7 @@
 # make soak   the same with the numbers of a release; hours
 # make bench  figures of this machine beside its limits
 # make build  bin/streamhouse
+# make containers  tests with PostgreSQL and MinIO in Docker containers; starts a daemon if there is none
 # make servers  what tests with real servers need: PostgreSQL installed, an S3 server built
 # make generate  adapters/grpc/agentv1 anew, from the protocol in adapters/grpc/proto
 
@@ -124,7 +125,8 @@ remote: bin/report servers
 # The same servers in containers, by testcontainers. images.sh starts a Docker daemon and builds the images if it has to.
 .PHONY: containers
 containers: bin/report
-	@environment="$$(test/e2e/containers/images.sh)"; eval "$$environment"; trap 'test/e2e/containers/images.sh --clean' EXIT; \
+	@$(call check,containers-images,test/e2e/containers/images.sh > bin/containers.env)
+	@. bin/containers.env; trap 'test/e2e/containers/images.sh --clean' EXIT; \
 	$(call gotest,containers,-tags containers -timeout 10m ./test/e2e/containers ./test/e2e/chaos -run "Containers|Postgres_Answers|MinIO_Answers")
 
 .PHONY: fuzz

@@ -9,6 +9,8 @@ package containers
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -21,8 +23,12 @@ import (
 	"github.com/streamhouse/streamhouse/test/e2e/servers"
 )
 
-// readyLimit is how long a container may take until its server answers.
-const readyLimit = time.Minute
+// readyLimit is how long a container may take until its server answers, and
+// readyPoll how often it is asked.
+const (
+	readyLimit = time.Minute
+	readyPoll  = 20 * time.Millisecond
+)
 
 const needed = "Docker and its images are needed, which `make containers` prepares: "
 
@@ -34,7 +40,8 @@ func Postgres(tb testing.TB) *PostgresContainer {
 	tb.Helper()
 	started, err := postgres.Run(tb.Context(), cmp.Or(os.Getenv("STREAMHOUSE_TEST_POSTGRES_IMAGE"), "postgres:17"),
 		postgres.WithDatabase("streamhouse"), postgres.WithUsername("streamhouse"), postgres.WithPassword(servers.NewS3Access().SecretKey),
-		postgres.BasicWaitStrategies(), quiet(tb))
+		testcontainers.WithCmd("postgres"), // the library's own command turns fsync off
+		postgres.BasicWaitStrategies(), ofThisRun(), quiet(tb))
 	testcontainers.CleanupContainer(tb, started)
 	if err != nil {
 		tb.Fatal(needed, err)
@@ -71,12 +78,42 @@ func MinIO(tb testing.TB) *MinIOContainer {
 		testcontainers.WithEnv(map[string]string{
 			"MINIO_ROOT_USER": keys.AccessKey, "MINIO_ROOT_PASSWORD": keys.SecretKey, "MINIO_REGION": keys.Region, "MINIO_BROWSER": "off",
 		}),
-		testcontainers.WithWaitStrategy(wait.ForHTTP("/minio/health/ready").WithPort(minioPort).WithStartupTimeout(readyLimit)), quiet(tb))
+		testcontainers.WithWaitStrategy(answering(keys)), ofThisRun(), quiet(tb))
 	testcontainers.CleanupContainer(tb, started)
 	if err != nil {
 		tb.Fatal(needed, err)
 	}
 	return &MinIOContainer{started, keys}
+}
+
+// answering waits until a server takes the keys. MinIO says that it is ready
+// some moments before it does.
+type answering servers.S3Access
+
+// WaitUntilReady is called at each start of a container.
+func (a answering) WaitUntilReady(ctx context.Context, target wait.StrategyTarget) error {
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
+	poll := time.NewTicker(readyPoll)
+	defer poll.Stop()
+	for {
+		host, err := target.Host(ctx)
+		if err != nil {
+			return err
+		}
+		access := servers.S3Access(a)
+		if port, err := target.MappedPort(ctx, minioPort); err == nil { // a moment after the start it has none
+			access.Endpoint = "http://" + net.JoinHostPort(host, port.Port())
+			if access.Answers(ctx) {
+				return nil
+			}
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return fmt.Errorf("MinIO does not answer: %w", ctx.Err())
+		}
+	}
 }
 
 // Access is how clients find the server. A container that was stopped and
@@ -99,6 +136,12 @@ func Restart(ctx context.Context, c testcontainers.Container) error {
 		return err
 	}
 	return c.Start(ctx)
+}
+
+// ofThisRun marks a container, so that what a killed test leaves can be told
+// from the containers of others.
+func ofThisRun() testcontainers.CustomizeRequestOption {
+	return testcontainers.WithLabels(map[string]string{"streamhouse.run": os.Getenv("STREAMHOUSE_TEST_RUN")})
 }
 
 // quiet sends what the library says to the log of the test.

@@ -6,7 +6,7 @@
 #	eval "$(test/e2e/containers/images.sh)"
 #
 # An image that is already named by STREAMHOUSE_TEST_POSTGRES_IMAGE or STREAMHOUSE_TEST_MINIO_IMAGE is not built.
-# With --clean it removes the containers and networks that tests have left; they are known by their label.
+# With --clean it removes the containers that tests run in that environment have left.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 mkdir -p bin
@@ -22,7 +22,7 @@ answers() { docker info >/dev/null 2>&1; }
 apt_install() {
 	[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "missing: $*; install it"; exit 1; }
 	apt-get -qq update >/dev/null
-	DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@" >/dev/null
+	DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 --no-install-recommends install "$@" >/dev/null
 }
 
 engine() {
@@ -49,6 +49,14 @@ made() { [ "$(docker image inspect --format "{{index .Config.Labels \"$label\"}}
 # put FILE...: into the root of the image, at the same place, links followed.
 put() { (cd / && cp -rL --parents -- "${@#/}" "$work/root"); }
 
+# build NAME OF <DOCKERFILE: the image of image.tar and nothing below it. The builder that every engine has can do that.
+build() {
+	mkdir "$work/context"
+	mv "$work/image.tar" "$work/context"
+	{ printf 'FROM scratch\nADD image.tar /\nLABEL %s=%s\n' "$label" "$2" && cat; } >"$work/context/Dockerfile"
+	DOCKER_BUILDKIT=0 docker build --quiet --tag "$1" "$work/context" >/dev/null 2>"$work/log" || { cat "$work/log" && exit 1; }
+}
+
 # postgres_image NAME: PostgreSQL as it is installed here, a shell, and the libraries of both.
 postgres_image() {
 	local bin lib share version of
@@ -58,24 +66,31 @@ postgres_image() {
 	of=$(cat "$0" test/e2e/containers/entrypoint.sh <(echo "$version") | sha256sum | cut -d' ' -f1)
 	if made "$1" "$of"; then return; fi
 	lib=$("$bin/pg_config" --pkglibdir) share=$("$bin/pg_config" --sharedir)
-	rm -rf "$work/root" "$work/own"
+	rm -rf "$work"/*
 	mkdir -p "$work"/root/{bin,tmp,etc,usr/bin} "$work"/own/var/{lib/postgresql/data,run/postgresql}
 	chmod 1777 "$work/root/tmp"
 	put "$bin"/{postgres,initdb,pg_ctl,createdb,psql} "$lib" "$share" /usr/share/zoneinfo/UTC /usr/lib/locale/C.utf8
-	rm -rf "$work/root$lib/bitcode"
+	rm -rf "$work/root$lib"/{bitcode,pgxs,llvmjit*} # what compiles; it would bring LLVM with it
 	cp "$(command -v busybox)" "$work/root/bin/busybox"
 	for applet in sh cat rm mkdir chmod ls env; do ln -s busybox "$work/root/bin/$applet"; done
 	# shellcheck disable=SC2046 # one path a word
-	put $(find "$work/root$bin" "$work/root$lib" -type f -exec ldd {} + 2>/dev/null | grep -oE '(/usr)?/lib[^ ]+' | grep -vF "$work" | sort -u)
+	put $(find "$work/root$bin" "$work/root$lib" -type f -exec ldd {} + 2>/dev/null |
+		awk '$2 == "=>" { print $3 } $1 ~ /^\/lib/ && NF == 2 { print $1 }' | sort -u)
 	cp test/e2e/containers/entrypoint.sh "$work/root/bin/entrypoint"
 	printf 'root:x:0:0::/:/bin/sh\npostgres:x:999:999::/var/lib/postgresql:/bin/sh\n' >"$work/root/etc/passwd"
 	printf 'root:x:0:\npostgres:x:999:\n' >"$work/root/etc/group"
 	chmod 700 "$work/own/var/lib/postgresql/data"
 	tar -C "$work/root" --owner=0 --group=0 -cf "$work/image.tar" .
 	tar -C "$work/own" --owner=999 --group=999 -rf "$work/image.tar" var
-	docker import --change "ENV PATH=$bin:/bin PGDATA=/var/lib/postgresql/data LANG=C.UTF-8" --change 'USER postgres' \
-		--change 'VOLUME /var/lib/postgresql/data' --change 'EXPOSE 5432' --change 'STOPSIGNAL SIGINT' --change "LABEL $label=$of" \
-		--change 'ENTRYPOINT ["/bin/entrypoint"]' --change 'CMD ["postgres"]' "$work/image.tar" "$1" >/dev/null
+	build "$1" "$of" <<-DOCKERFILE
+		ENV PATH=$bin:/bin PGDATA=/var/lib/postgresql/data LANG=C.UTF-8
+		USER postgres
+		VOLUME /var/lib/postgresql/data
+		EXPOSE 5432
+		STOPSIGNAL SIGINT
+		ENTRYPOINT ["/bin/entrypoint"]
+		CMD ["postgres"]
+	DOCKERFILE
 	echo "image $1: $version"
 }
 
@@ -89,18 +104,20 @@ minio_image() {
 		mv "$work/gobin/minio" "$built"
 	fi
 	if made "$1" "$minio_version"; then return; fi
-	rm -rf "$work/root"
+	rm -rf "$work"/*
 	mkdir -p "$work"/root/{tmp,data}
 	cp "$built" "$work/root/minio"
 	tar -C "$work/root" --owner=0 --group=0 -cf "$work/image.tar" .
-	docker import --change 'EXPOSE 9000' --change "LABEL $label=$minio_version" \
-		--change 'ENTRYPOINT ["/minio"]' --change 'CMD ["server", "/data"]' "$work/image.tar" "$1" >/dev/null
+	build "$1" "$minio_version" <<-DOCKERFILE
+		EXPOSE 9000
+		ENTRYPOINT ["/minio"]
+		CMD ["server", "/data"]
+	DOCKERFILE
 	echo "image $1: MinIO $minio_version"
 }
 
 clean() {
-	docker ps --all --quiet --filter label=org.testcontainers=true | xargs --no-run-if-empty docker rm --force --volumes >/dev/null
-	docker network ls --quiet --filter label=org.testcontainers=true | xargs --no-run-if-empty docker network rm >/dev/null
+	docker ps --all --quiet --filter "label=streamhouse.run=${STREAMHOUSE_TEST_RUN:?is not set}" | xargs --no-run-if-empty docker rm --force --volumes >/dev/null
 }
 
 if [ "${1:-}" = --clean ]; then
@@ -120,5 +137,6 @@ fi
 	# Ryuk, which removes what tests leave, is an image to be pulled too: --clean does its work. And in what looks like a
 	# container itself the library would look for published ports elsewhere.
 	echo "export TESTCONTAINERS_RYUK_DISABLED=true TESTCONTAINERS_HOST_OVERRIDE=127.0.0.1"
+	echo "export STREAMHOUSE_TEST_RUN=$(cat /proc/sys/kernel/random/uuid)"
 	echo "export STREAMHOUSE_TEST_POSTGRES_IMAGE=$postgres STREAMHOUSE_TEST_MINIO_IMAGE=$minio"
 } >&3

@@ -13,7 +13,7 @@ if ! has_postgres; then
 	fi
 	as_root=()
 	[ "$(id -u)" = 0 ] || as_root=(sudo)
-	apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" >/dev/null; }
+	apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@" >/dev/null; }
 	apt update
 	# The common package first: its settings keep the server's package from making a cluster and starting it.
 	apt install -y --no-install-recommends postgresql-common

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -144,7 +143,7 @@ func (s *S3Server) Start() error {
 	if err != nil {
 		return err
 	}
-	for limit := time.Now().Add(startLimit); !s.answers(); {
+	for limit := time.Now().Add(startLimit); !s.Answers(context.Background()); {
 		if started.gone(startPoll) {
 			return fmt.Errorf("start the S3 server: %w\n%s", started.reap(), tail(s.log()))
 		}
@@ -154,15 +153,6 @@ func (s *S3Server) Start() error {
 	}
 	s.running = started
 	return nil
-}
-
-// answers reports whether the server takes a request that is signed with the
-// keys of this one.
-func (s *S3Server) answers() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	status, _, err := s.Do(ctx, http.MethodGet, "/", nil)
-	return err == nil && status == http.StatusOK
 }
 
 // Kill9 kills the server in the middle of what it does.

@@ -15,6 +15,14 @@ import (
 	"time"
 )
 
+// Answers reports whether a server is there that takes these keys.
+func (s S3Access) Answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	status, _, err := s.Do(ctx, http.MethodGet, "/", nil)
+	return err == nil && status == http.StatusOK
+}
+
 // NewBucket makes an empty bucket and returns its name. It goes with the server.
 func (s S3Access) NewBucket(tb testing.TB) string {
 	tb.Helper()
