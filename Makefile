@@ -132,7 +132,8 @@ remote: bin/report servers
 # The same servers in containers, by testcontainers. images.sh starts a Docker daemon and builds the images if it has to.
 .PHONY: containers
 containers: bin/report
-	@environment="$$(test/e2e/containers/images.sh)"; eval "$$environment"; trap 'test/e2e/containers/images.sh --clean' EXIT; \
+	@$(call check,containers-images,test/e2e/containers/images.sh > bin/containers.env)
+	@. bin/containers.env; trap 'test/e2e/containers/images.sh --clean' EXIT; \
 	$(call gotest,containers,-tags containers -timeout 10m ./test/e2e/containers ./test/e2e/chaos -run "Containers|Postgres_Answers|MinIO_Answers")
 
 .PHONY: fuzz

@@ -40,6 +40,7 @@ func Postgres(tb testing.TB) *PostgresContainer {
 	tb.Helper()
 	started, err := postgres.Run(tb.Context(), cmp.Or(os.Getenv("STREAMHOUSE_TEST_POSTGRES_IMAGE"), "postgres:17"),
 		postgres.WithDatabase("streamhouse"), postgres.WithUsername("streamhouse"), postgres.WithPassword(servers.NewS3Access().SecretKey),
+		testcontainers.WithCmd("postgres"), // the library's own command turns fsync off
 		postgres.BasicWaitStrategies(), ofThisRun(), quiet(tb))
 	testcontainers.CleanupContainer(tb, started)
 	if err != nil {

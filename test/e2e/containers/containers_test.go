@@ -34,8 +34,9 @@ func TestPostgres_AnswersAndKeepsItsDataOverARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	var n int
-	if do("select n from kept", &n); n != 1 {
-		t.Errorf("read %d", n)
+	var fsync string
+	if do("select n, current_setting('fsync') from kept", &n, &fsync); n != 1 || fsync != "on" {
+		t.Errorf("read %d with fsync %s", n, fsync)
 	}
 }
 

@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // installation is where PostgreSQL's programs are, and who runs them: the
@@ -89,8 +87,9 @@ func (s *PostgresServer) removeMemory() {
 	if len(lines) < 7 {
 		return
 	}
-	var key, id int
+	var key uint32 // the number of the folder, cut to 32 bits
+	var id int
 	if _, err := fmt.Sscan(lines[6], &key, &id); err == nil {
-		_, _ = unix.SysvShmCtl(id, unix.IPC_RMID, nil)
+		removeSegment(key, id)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // attributes lets the child run as another user, and gets it a signal when this
@@ -34,4 +36,12 @@ func childrenOf(pid int) (children []int) {
 		}
 	}
 	return children
+}
+
+// removeSegment removes a segment of shared memory that nobody uses.
+func removeSegment(key uint32, id int) {
+	var segment unix.SysvShmDesc
+	if _, err := unix.SysvShmCtl(id, unix.IPC_STAT, &segment); err == nil && uint32(segment.Perm.Key) == key && segment.Nattch == 0 {
+		_, _ = unix.SysvShmCtl(id, unix.IPC_RMID, nil)
+	}
 }
