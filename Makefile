@@ -151,13 +151,6 @@ benchmarks: bin/report
 servers: | bin
 	@$(call check,servers,test/e2e/servers/install.sh)
 
-# Servers in containers. Tests remove theirs; the trap removes what a killed one has left.
-.PHONY: containers
-containers: bin/report
-	@$(call check,containers-images,test/e2e/containers/images.sh > bin/containers.env)
-	@. bin/containers.env; trap 'test/e2e/containers/images.sh --clean' EXIT; \
-	$(call gotest,containers,-tags containers -timeout 5m ./test/e2e/containers)
-
 .PHONY: soak
 soak:
 	@$(MAKE) --no-print-directory ci SEEDS=1000000 KILLS=1000 LINES=10000000 CRASHES=5000 FUZZRUNS=5000000 CHAOS=20m AGENTS=20m
