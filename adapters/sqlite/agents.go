@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -80,7 +79,7 @@ func (s *Store) Agents(ctx context.Context, group string) ([]ports.Agent, error)
 		agents = []ports.Agent{}
 		return c.query(&listAgents, func(r *row) error {
 			agents = append(agents, ports.Agent{
-				ID:        ports.AgentID(domain.UUID(r.uuid(0))),
+				ID:        ports.AgentID(r.uuid(0)),
 				AgentSpec: ports.AgentSpec{Group: r.text(1), Zone: r.text(2), Address: r.text(3), Version: r.text(4)},
 				StartedAt: time.UnixMilli(r.int(5)).UTC(), SeenAt: time.UnixMilli(r.int(6)).UTC(), Draining: r.int(7) != 0,
 			})

@@ -139,7 +139,7 @@ func askToDrain(ctx context.Context, address, token string) error {
 	if err != nil {
 		return fmt.Errorf("ask the agent at %s to drain: %w", address, errors.Unwrap(err))
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }() // what it said has been read
 	said, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
 	if err == nil && response.StatusCode != http.StatusOK {
 		err = fmt.Errorf("ask the agent at %s to drain: %s: %s", address, response.Status, visible(strings.TrimSpace(string(said))))

@@ -68,7 +68,7 @@ func tokenEntry(entry any) (token string, who grpc.Principal, err error) {
 		return "", who, &domain.ConfigError{Field: "it", Want: "name, token, scopes and topics"}
 	}
 	for key, value := range fields {
-		good := true
+		var good bool
 		switch key {
 		case "name":
 			who.Name, good = value.(string)
