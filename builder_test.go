@@ -2,6 +2,8 @@ package streamhouse_test
 
 import (
 	"errors"
+	"os"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -119,6 +121,24 @@ func TestNamedProducer_FencesTheEarlierOne(t *testing.T) {
 	for _, p := range []*streamhouse.Producer{first, second} {
 		if err := p.Close(t.Context()); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+func TestExamples_UseEveryMethodOfTheLibrary(t *testing.T) {
+	var examples strings.Builder
+	for _, file := range []string{"example_test.go", "example_consumer_test.go"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		examples.Write(text)
+	}
+	for _, room := range []any{(*streamhouse.Producer)(nil), (*streamhouse.Consumer)(nil), (*streamhouse.Topics)(nil)} {
+		for method := range reflect.TypeOf(room).Methods() {
+			if !strings.Contains(examples.String(), "."+method.Name+"(") {
+				t.Errorf("no example uses %T.%s", room, method.Name)
+			}
 		}
 	}
 }

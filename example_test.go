@@ -296,6 +296,9 @@ func ExampleTopics() {
 	if _, err := topics.Widen(ctx, "clicks", 4); err != nil {
 		log.Fatal(err)
 	}
+	if _, err := topics.SetRetention(ctx, "clicks", streamhouse.Retention{Age: 24 * time.Hour}); err != nil {
+		log.Fatal(err)
+	}
 	description, err := topics.Describe(ctx, "clicks")
 	if err != nil {
 		log.Fatal(err)
@@ -304,5 +307,9 @@ func ExampleTopics() {
 	if err := topics.Delete(ctx, "clicks"); err != nil {
 		log.Fatal(err)
 	}
-	// Output: clicks 4 168h0m0s
+	left, err := topics.List(ctx)
+	fmt.Println(len(left), err)
+	// Output:
+	// clicks 4 24h0m0s
+	// 0 <nil>
 }

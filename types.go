@@ -28,7 +28,7 @@ type (
 	TopicID = domain.TopicID
 	// TopicSpec is what creating a topic needs.
 	TopicSpec = domain.TopicSpec
-	// Retention bounds what a topic keeps. It is stored; nothing enforces it yet.
+	// Retention bounds what a topic keeps. The janitor applies it.
 	Retention = domain.Retention
 	// PartitionState is the extent of one partition.
 	PartitionState = domain.PartitionState

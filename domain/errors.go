@@ -136,14 +136,19 @@ func (e *InvalidPartitionError) Error() string {
 }
 func (e *InvalidPartitionError) Unwrap() error { return ErrInvalidPartition }
 
-// InvalidNameError quotes a name that is not allowed.
+// InvalidNameError quotes a name that is not allowed, of a long one the
+// beginning and the length.
 type InvalidNameError struct {
 	What string
 	Name string
 }
 
 func (e *InvalidNameError) Error() string {
-	return fmt.Sprintf("%s name %.80q is not valid: want 1 to %d of A-Z a-z 0-9 . _ - and neither %q nor %q", e.What, e.Name, MaxNameBytes, ".", "..")
+	name := fmt.Sprintf("%.80q", e.Name)
+	if len(e.Name) > MaxNameBytes {
+		name += fmt.Sprintf("... of %d bytes", len(e.Name))
+	}
+	return fmt.Sprintf("%s name %s is not valid: want 1 to %d of A-Z a-z 0-9 . _ - and neither %q nor %q", e.What, name, MaxNameBytes, ".", "..")
 }
 func (e *InvalidNameError) Unwrap() error { return ErrInvalidName }
 

@@ -139,6 +139,10 @@ func TestInvalidNameError_QuotesOnlyTheBeginning(t *testing.T) {
 	if n := len(err.Error()); n > 300 {
 		t.Errorf("the error has %d bytes", n)
 	}
+	// The beginning alone would look like a name that is valid.
+	if !strings.Contains(err.Error(), `x"... of 1048576 bytes is not valid`) {
+		t.Errorf("the error is %s", err)
+	}
 }
 
 func TestDeliveryError_SaysWhatIsKnown(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/streamhouse/streamhouse/adapters/localfs"
 	"github.com/streamhouse/streamhouse/adapters/sqlite"
@@ -142,6 +143,10 @@ func refuseFolder(ctx context.Context, dir string, segments *localfs.Store) erro
 	// Asked again: another process may have begun the folder meanwhile.
 	if err != nil || len(found) == 0 || exists(filepath.Join(dir, metadataFile)) {
 		return err
+	}
+	// What a user keeps beside segments/ may have names that come after it.
+	if !strings.HasPrefix(found[0].Key, segmentsFolder+"/") {
+		return nil
 	}
 	return ports.MetadataError("open folder "+dir, ports.Definite,
 		fmt.Errorf("%s is missing while there are segments, such as %s: restore it from a backup, or give another folder", metadataFile, found[0].Key))

@@ -145,6 +145,10 @@ func TestOpen_AcceptsAFolderWithEmptySegmentsAndStrangers(t *testing.T) {
 	err := errors.Join(
 		os.MkdirAll(filepath.Join(dir, "segments", "00"), 0o700),
 		os.WriteFile(filepath.Join(dir, "README.txt"), []byte("mine"), 0o600),
+		// Names that a key could have, and that sort after segments/.
+		os.MkdirAll(filepath.Join(dir, "training"), 0o700),
+		os.WriteFile(filepath.Join(dir, "training", "set"), []byte("mine"), 0o600),
+		os.WriteFile(filepath.Join(dir, "zebra"), []byte("mine"), 0o600),
 	)
 	if err != nil {
 		t.Fatal(err)

@@ -33,6 +33,8 @@ type benchJob struct {
 	each time.Duration
 	tel  bench.Counter
 	done atomic.Int64
+	// given tells which flags were.
+	given func(flag string) bool
 }
 
 // benchResult can be shown.
@@ -66,7 +68,7 @@ func (a *app) benchRun(cmd *cobra.Command, records int64, f func(ctx context.Con
 		if err != nil {
 			return &usageError{err}
 		}
-		j := &benchJob{app: a, settings: s, load: load, each: each}
+		j := &benchJob{app: a, settings: s, load: load, each: each, given: flags.Changed}
 		result, err := f(cmd.Context(), j)
 		if err != nil {
 			return err
@@ -94,7 +96,7 @@ func (a *app) benchConsume() *cobra.Command {
 	return a.benchRun(&cobra.Command{
 		Use:     "consume",
 		Short:   "Read back what bench produce left",
-		Long:    "Reads all records that bench produce left for the same --data, --record-size and\n--partitions, and checks that none is missing.",
+		Long:    "Reads all records of the newest bench produce in the same --data, or of the newest with\nthe given --record-size and --partitions, and checks that none is missing.",
 		Example: "  streamhouse bench consume --record-size 1024",
 	}, 0, func(ctx context.Context, j *benchJob) (benchResult, error) { return j.consume(ctx) })
 }
@@ -156,6 +158,12 @@ func (j *benchJob) consume(ctx context.Context) (_ benchResult, err error) {
 		return nil, err
 	}
 	defer closing(ctx, system, &err)
+	j.load, err = bench.NewestLoad(ctx, t, func(l bench.Load) bool {
+		return (!j.given("record-size") || l.RecordSize == j.load.RecordSize) && (!j.given("partitions") || l.Partitions == j.load.Partitions)
+	})
+	if err != nil {
+		return nil, err
+	}
 	defer j.progress(ctx, "read", -1)()
 	return bench.Consume(ctx, c, t, &j.tel, j.load, &j.done)
 }

@@ -34,6 +34,17 @@ func TestBench_ConsumeReadsWhatProduceLeft(t *testing.T) {
 	if got := c.ok("", append([]string{"bench", "consume"}, load...)...); !strings.Contains(got, "consumed 3000 records") {
 		t.Errorf("the table is %s", got)
 	}
+	// Without sizes it reads what was produced last.
+	c.ok("", "bench", "produce", "--records", "50", "--limit-time", "2ms", "--record-size", "200", "--partitions", "2")
+	for _, test := range []struct{ flags, want string }{
+		{"", "consumed 50 records of 200 bytes from bench-2-200"},
+		{"--partitions 2", "consumed 50 records of 200 bytes from bench-2-200"},
+		{"--record-size 100", "consumed 3000 records of 100 bytes from bench-3-100"},
+	} {
+		if got := c.ok("", append([]string{"bench", "consume"}, strings.Fields(test.flags)...)...); !strings.Contains(got, test.want) {
+			t.Errorf("with %q the table is %s", test.flags, got)
+		}
+	}
 	if got := c.fails(exitFail, "", "bench", "consume", "--record-size", "64"); !strings.Contains(got, "run bench produce") {
 		t.Errorf("nothing to consume: %s", got)
 	}

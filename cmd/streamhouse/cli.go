@@ -100,6 +100,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(a.topicCommand(), a.produceCommand(), a.consumeCommand(),
 		a.segmentCommand(), a.verifyCommand(), a.janitorCommand(), a.storeCommand(),
 		a.serveCommand(), a.agentCommand(), a.statusCommand(), a.benchCommand(), a.versionCommand())
+	a.addCompletions(root)
 	return root
 }
 

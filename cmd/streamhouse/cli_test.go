@@ -128,8 +128,9 @@ func TestRun_WrongUsageExitsWithTwoAndOneSentence(t *testing.T) {
 		{[]string{"consume", "orders", "--output", "xml"}, "want text or json"},
 		{[]string{"consume", "orders", "--output", "json", "--key-separator", ":"}, "does not go with"},
 		{[]string{"consume", "orders", "--metadata", "mysql:x"}, "sqlite:FILE"},
-		{[]string{"consume", "orders", "--segments", "ftp:x"}, "file:DIR"},
-		{[]string{"topic", "widen", "orders"}, "partitions"},
+		{[]string{"topic", "create", "orders", "--partitions", "0"}, "1 to 100000"},
+		{[]string{"topic", "widen", "orders"}, "--partitions is missing"},
+		{[]string{"topic", "widen", "orders", "--partitions", "-1"}, "1 to 100000"},
 		{[]string{"topic", "create", "orders", "--retention-age", "soon"}, "want one such as"},
 		{[]string{"topic", "create", "orders", "--retention-age", "-1h"}, "zero"},
 		{[]string{"topic", "create", "orders", "--retention-bytes", "1.5GiB"}, "not a size"},
@@ -142,6 +143,13 @@ func TestRun_WrongUsageExitsWithTwoAndOneSentence(t *testing.T) {
 		if got := c.fails(exitUsage, "", test.args...); !strings.Contains(got, test.want) || !strings.Contains(got, "--help)") {
 			t.Errorf("%q says %q, want %q", test.args, got, test.want)
 		}
+	}
+	if _, err := os.Stat(c.dir); err == nil {
+		t.Error("a command that was refused has made the data folder")
+	}
+	c.ok("", "topic", "create", "orders")
+	if got := c.fails(exitUsage, "", "consume", "orders", "--segments", "ftp:x"); !strings.Contains(got, "file:DIR") {
+		t.Errorf("of a segment store without a known scheme it says %q", got)
 	}
 }
 

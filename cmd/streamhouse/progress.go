@@ -77,6 +77,7 @@ func showBar(ctx context.Context, w io.Writer, verb, things string, total int64,
 
 func showLines(ctx context.Context, w io.Writer, verb, things string, total int64, m meter) {
 	began := time.Now()
+	said := int64(0)
 	ticks := time.NewTicker(lineInterval)
 	defer ticks.Stop()
 	for {
@@ -85,6 +86,10 @@ func showLines(ctx context.Context, w io.Writer, verb, things string, total int6
 			return
 		case <-ticks.C:
 			records, bytes := m()
+			if records == said {
+				continue // somebody who waits for input need not hear of it again
+			}
+			said = records
 			elapsed := time.Since(began)
 			line := fmt.Sprintf("%s %s %s in %s (%s/s)", verb, grouped(records), things, elapsed.Round(time.Second), grouped(rate(records, elapsed)))
 			if total > 0 {

@@ -29,6 +29,25 @@ func TestProgress_IsALineNowAndThenWhereNobodyWatches(t *testing.T) {
 	})
 }
 
+func TestProgress_SaysNothingAgainWhileNothingMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		a := &app{invocation: invocation{stderr: &out}}
+		began := time.Now()
+		stop := a.showProgress(t.Context(), "sent", -1, func() (int64, int64) {
+			if time.Since(began) < 35*time.Second {
+				return 10, 100
+			}
+			return 40, 400
+		})
+		time.Sleep(time.Hour)
+		stop()
+		if want := "sent 10 records in 10s (1/s)\nsent 40 records in 40s (1/s)\n"; out.String() != want {
+			t.Errorf("it says %q", out.String())
+		}
+	})
+}
+
 func TestProgress_SaysNothingOfShortWork(t *testing.T) {
 	var out bytes.Buffer
 	a := &app{invocation: invocation{stderr: &out}}

@@ -68,6 +68,7 @@ func (r *retentionFlags) parse() (domain.Retention, error) {
 func (a *app) topicCreate() *cobra.Command {
 	var partitions int32
 	var retention retentionFlags
+	var kept domain.Retention
 	cmd := a.withTopics(&cobra.Command{
 		Use:   "create TOPIC",
 		Short: "Create a topic",
@@ -76,16 +77,20 @@ func (a *app) topicCreate() *cobra.Command {
 		Example: "  streamhouse topic create orders --partitions 16 --retention-age 7d",
 		Args:    topicArgument,
 	}, func(ctx context.Context, t *topics.Topics, json bool, args []string) error {
-		kept, err := retention.parse()
-		if err != nil {
-			return err
-		}
 		topic, err := t.Create(ctx, domain.TopicSpec{Name: args[0], Partitions: partitions, Retention: kept})
 		if err != nil {
 			return err
 		}
 		return a.printTopic(topic, json, "created %s with %d %s\n", topic.Name, topic.Partitions, plural(int64(topic.Partitions), "partition"))
 	})
+	// Before anything is opened, and so made.
+	cmd.PreRunE = func(*cobra.Command, []string) (err error) {
+		if err := domain.ValidatePartitionCount(partitions); err != nil {
+			return usagef("--%w", err)
+		}
+		kept, err = retention.parse()
+		return err
+	}
 	cmd.Flags().Int32Var(&partitions, "partitions", 1, "make `N` partitions")
 	retention.add(cmd.Flags())
 	return cmd
@@ -101,15 +106,21 @@ func (a *app) topicWiden() *cobra.Command {
 		Example: "  streamhouse topic widen orders --partitions 32",
 		Args:    topicArgument,
 	}, func(ctx context.Context, t *topics.Topics, json bool, args []string) error {
-		if partitions == 0 {
-			return usagef("--partitions is missing: want how many there are to be")
-		}
 		topic, err := t.Widen(ctx, args[0], partitions)
 		if err != nil {
 			return err
 		}
 		return a.printTopic(topic, json, "%s has %d %s\n", topic.Name, topic.Partitions, plural(int64(topic.Partitions), "partition"))
 	})
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		if !cmd.Flags().Changed("partitions") {
+			return usagef("--partitions is missing: want how many there are to be")
+		}
+		if err := domain.ValidatePartitionCount(partitions); err != nil {
+			return usagef("--%w", err)
+		}
+		return nil
+	}
 	cmd.Flags().Int32Var(&partitions, "partitions", 0, "raise the count to `N`")
 	return cmd
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/streamhouse/streamhouse/app/consumer"
 	"github.com/streamhouse/streamhouse/app/topics"
@@ -48,12 +49,33 @@ func Consume(ctx context.Context, c *consumer.Consumer, t *topics.Topics, tel *C
 	}, nil
 }
 
+// NewestLoad returns the load, with 1 for its records, whose topic Produce made
+// last of those that match.
+func NewestLoad(ctx context.Context, t *topics.Topics, match func(Load) bool) (Load, error) {
+	list, err := t.List(ctx)
+	if err != nil {
+		return Load{}, err
+	}
+	var newest Load
+	var made time.Time
+	for _, topic := range list {
+		l := Load{Records: 1}
+		if _, err := fmt.Sscanf(topic.Name, topicForm, &l.Partitions, &l.RecordSize); err != nil || l.Topic() != topic.Name || l.Validate() != nil {
+			continue
+		}
+		if match(l) && !topic.CreatedAt.Before(made) {
+			newest, made = l, topic.CreatedAt
+		}
+	}
+	if newest.Records == 0 {
+		return Load{}, errors.New("nothing to consume: run bench produce with the same --data, --record-size and --partitions first")
+	}
+	return newest, nil
+}
+
 // endsOf returns the high watermark of each partition.
 func endsOf(ctx context.Context, t *topics.Topics, load Load) ([]domain.Offset, error) {
 	d, err := t.Describe(ctx, load.Topic())
-	if errors.Is(err, domain.ErrTopicNotFound) {
-		return nil, fmt.Errorf("nothing to consume: run bench produce with the same --data, --record-size and --partitions first: %w", err)
-	}
 	if err != nil {
 		return nil, err
 	}

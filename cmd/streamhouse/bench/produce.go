@@ -32,8 +32,11 @@ func (l Load) Validate() error {
 	return errors.Join(append(errs, domain.ValidatePartitionCount(l.Partitions))...)
 }
 
+// topicForm is the form of the names of Produce's topics.
+const topicForm = "bench-%d-%d"
+
 // Topic returns the name of the topic that such a load goes to.
-func (l Load) Topic() string { return fmt.Sprintf("bench-%d-%d", l.Partitions, l.RecordSize) }
+func (l Load) Topic() string { return fmt.Sprintf(topicForm, l.Partitions, l.RecordSize) }
 
 // Throughput is what produce and consume both measure.
 type Throughput struct {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"go.uber.org/fx"
 
@@ -33,7 +34,7 @@ type stores struct {
 // at its place in the folder.
 func (b *builder) openStores() (stores, error) {
 	if b.cfg.Metadata == "" && b.cfg.Segments == "" {
-		if err := b.checkExisting(); err != nil {
+		if err := b.checkExisting(b.cfg.Data); err != nil {
 			return stores{}, failed(opening("data folder", b.cfg.Data), err)
 		}
 		cluster, err := local.Open(b.ctx, b.cfg.Data, local.WithoutJanitor())
@@ -44,12 +45,12 @@ func (b *builder) openStores() (stores, error) {
 		return stores{Metadata: cluster.Metadata(), Segments: cluster.Segments()}, nil
 	}
 	metadataURL, segmentsURL := b.storeURLs()
-	metadata, err := openMetadata(b.ctx, metadataURL)
+	metadata, err := b.openMetadata(metadataURL)
 	if err != nil {
 		return stores{}, failed(opening("metadata store", shown(metadataURL)), err)
 	}
 	b.started("metadata store "+shown(metadataURL), func(context.Context) error { return metadata.Close() })
-	segments, err := openSegments(b.ctx, segmentsURL)
+	segments, err := b.openSegments(segmentsURL)
 	if err != nil {
 		return stores{}, failed(opening("segment store", shown(segmentsURL)), err)
 	}
@@ -108,15 +109,41 @@ func (b *builder) newJanitor(m ports.MetadataStore, s ports.SegmentStore) (*jani
 	return janitor.New(m, s, b.cfg.Telemetry, b.cfg.Janitor), nil
 }
 
-// checkExisting refuses a data folder that does not exist, if that is asked for.
-func (b *builder) checkExisting() error {
-	if !b.cfg.Existing {
+func (b *builder) openMetadata(location string) (ports.MetadataStore, error) {
+	if err := b.checkExisting(localPath(location, "sqlite")); err != nil {
+		return nil, err
+	}
+	return openMetadata(b.ctx, location)
+}
+
+func (b *builder) openSegments(location string) (ports.SegmentStore, error) {
+	if err := b.checkExisting(localPath(location, "file")); err != nil {
+		return nil, err
+	}
+	return openSegments(b.ctx, location)
+}
+
+// checkExisting refuses a file or folder that does not exist, if that is asked
+// for. The empty path is no store on this machine's disk.
+func (b *builder) checkExisting(path string) error {
+	if !b.cfg.Existing || path == "" {
 		return nil
 	}
-	if _, err := os.Stat(b.cfg.Data); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return errors.New("it does not exist; topic create or produce --create would make it")
 	}
 	return nil
+}
+
+// localPath returns the path of a store URL of the scheme, and nothing of
+// another.
+func localPath(location, scheme string) string {
+	path, ok := strings.CutPrefix(location, scheme+":")
+	if !ok {
+		return ""
+	}
+	path, _, _ = strings.Cut(path, "?")
+	return path
 }
 
 // storeURLs returns the URLs of both stores; one that was not given is where it

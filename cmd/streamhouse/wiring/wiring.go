@@ -31,8 +31,8 @@ type Config struct {
 	// Metadata and Segments are store URLs; empty means in Data.
 	Metadata string
 	Segments string
-	// Existing refuses a Data folder that does not exist, which would else be
-	// made: a mistyped name is no empty log.
+	// Existing refuses a folder or an SQLite file that does not exist, which
+	// would else be made: a mistyped name is no empty log.
 	Existing bool
 
 	// Producer and Consumer are used as they are but for their codecs, which

@@ -102,6 +102,37 @@ func TestOpen_SaysWhichPartCouldNotBeStarted(t *testing.T) {
 	}
 }
 
+func TestOpen_OfWhatMustExistMakesNoStore(t *testing.T) {
+	for _, change := range []func(c *Config, dir string){
+		func(*Config, string) {},
+		func(c *Config, dir string) { c.Metadata = "sqlite:" + dir + "/m.db" },
+		func(c *Config, dir string) { c.Segments = "file:" + dir + "/segments?unsafe_no_fsync=true" },
+		func(c *Config, dir string) { c.Metadata, c.Segments = "sqlite:"+dir+"/m.db", "file:"+dir },
+	} {
+		cfg := inFolder(t)
+		change(&cfg, filepath.Join(filepath.Dir(cfg.Data), "other"))
+		cfg.Existing = true
+		var tp *topics.Topics
+		if _, err := Open(t.Context(), cfg, &tp); err == nil || !strings.Contains(err.Error(), "it does not exist") {
+			t.Errorf("metadata %q, segments %q: %v", cfg.Metadata, cfg.Segments, err)
+		}
+		if left, err := os.ReadDir(filepath.Dir(cfg.Data)); err != nil || len(left) > 0 {
+			t.Errorf("metadata %q, segments %q: left %v, %v", cfg.Metadata, cfg.Segments, left, err)
+		}
+		cfg.Existing = false
+		for range 2 {
+			system, err := Open(t.Context(), cfg, &tp)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := system.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			cfg.Existing = true
+		}
+	}
+}
+
 func TestOpen_ClosesWhatWasOpenWhenALaterPartFails(t *testing.T) {
 	cfg := inFolder(t)
 	cfg.Consumer.FetchBytes = -1
