@@ -38,7 +38,7 @@ func with(t testing.TB, to, name, value string) string {
 	return u.String()
 }
 
-// sharedDatabase is one of the shared server for all tests that have a schema of their own in it.
+// newURL leads to a schema of its own in the shared server, which does not exist yet.
 func newURL(t testing.TB) string {
 	t.Helper()
 	s := servers.SharedPostgres(t)
@@ -116,12 +116,12 @@ func (o *opened) advance(t testing.TB, d time.Duration) {
 	}
 }
 
-func testSuite(t *testing.T, o Options) {
+func TestStore_KeepsTheContract(t *testing.T) {
 	again := func(t *testing.T, s ports.MetadataStore) ports.MetadataStore {
-		return openTest(t, s.(*opened).url, o)
+		return openTest(t, s.(*opened).url, Options{})
 	}
 	portstest.TestMetadataStore(t,
-		func(t *testing.T) ports.MetadataStore { return newTest(t, o) },
+		func(t *testing.T) ports.MetadataStore { return newTest(t, Options{}) },
 		portstest.ReopenWith(again),
 		portstest.ShareWith(again),
 		portstest.AdvanceWith(func(t *testing.T, s ports.MetadataStore, d time.Duration) { s.(*opened).advance(t, d) }),
@@ -131,10 +131,6 @@ func testSuite(t *testing.T, o Options) {
 		portstest.CheckWith(func(t *testing.T, s ports.MetadataStore) { checkInvariants(t, s.(*opened)) }),
 	)
 }
-
-func TestStore_KeepsTheContract(t *testing.T) { testSuite(t, Options{}) }
-
-func TestStore_KeepsTheContractInSteps(t *testing.T) { testSuite(t, Options{inSteps: true}) }
 
 func BenchmarkStore(b *testing.B) {
 	portstest.BenchmarkMetadataStore(b, func(t testing.TB) ports.MetadataStore { return newTest(t, Options{}) })
