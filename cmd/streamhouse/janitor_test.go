@@ -65,3 +65,28 @@ func TestJanitor_SweepTakesObjectsThatNobodyKnowsOnlyIfTheyAreFew(t *testing.T) 
 		t.Error(err)
 	}
 }
+
+func TestTopic_CreatedAgainShowsNoOldRecordAndOldBytesLeaveTheStore(t *testing.T) {
+	c := newTool(t)
+	c.ok("old one\nold two\n", "produce", "orders", "--create")
+	old, err := filepath.Glob(filepath.Join(c.dir, "segments", "*", "*"))
+	if err != nil || len(old) == 0 {
+		t.Fatal(old, err)
+	}
+	c.ok("", "topic", "delete", "orders")
+	c.ok("new\n", "produce", "orders", "--create")
+	if got := c.ok("", "consume", "orders"); got != "new\n" {
+		t.Errorf("consume printed %q", got)
+	}
+	for range 2 {
+		c.ok("", "janitor", "--once", "--delete-grace", "0s")
+	}
+	for _, path := range old {
+		if _, err := os.Stat(path); !os.IsNotExist(err) {
+			t.Errorf("%s of the deleted topic is still there: %v", filepath.Base(path), err)
+		}
+	}
+	if got := c.ok("", "consume", "orders"); got != "new\n" {
+		t.Errorf("after the janitor consume printed %q", got)
+	}
+}

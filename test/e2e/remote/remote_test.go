@@ -35,7 +35,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(servers.Main(m)) }
 
 // log is a log on both servers, behind proxies that count.
 type log struct {
-	*testing.T
+	testing.TB
 	server   *servers.PostgresServer
 	toServer *faultproxy.Postgres
 	toBucket *faultproxy.HTTP
@@ -46,12 +46,12 @@ type log struct {
 	statements map[string]int // statements that were run, by their beginnings
 }
 
-func newLog(t *testing.T) *log {
+func newLog(t testing.TB) *log {
 	t.Helper()
 	gateway, bucket := servers.Bucket(t)
 	t.Setenv("AWS_ACCESS_KEY_ID", gateway.AccessKey)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", gateway.SecretKey)
-	l := &log{T: t, server: servers.SharedPostgres(t), statements: make(map[string]int)}
+	l := &log{TB: t, server: servers.SharedPostgres(t), statements: make(map[string]int)}
 	l.toServer = faultproxy.NewPostgres(t, l.server.Addr())
 	l.toBucket = faultproxy.NewHTTP(t, gateway.Endpoint, 1)
 	cfg := s3.DefaultConfig(bucket)
