@@ -3,6 +3,7 @@ package postgres
 import (
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -74,10 +75,34 @@ func judge(p phase, err error) (ports.Kind, error) {
 // it (pgconn.SafeToRetry) is not asked: a connection that is lost while COMMIT is on the way may read as "conn
 // closed", which claims that nothing was sent.
 func unanswered(p phase, err error) (ports.Kind, error) {
+	err = unreached(err)
 	if p == reading || p == undone {
 		return ports.Transient, err
 	}
 	return ports.Ambiguous, err
+}
+
+// unreachedError is a server that could not be reached, in one line: pgx lists
+// each attempt in a line of its own, and names the user.
+type unreachedError struct {
+	err  error
+	last error // the network's word on the last attempt
+}
+
+func (e *unreachedError) Error() string {
+	return fmt.Sprintf("the server cannot be reached (%v): check host and port, and that it runs", e.last)
+}
+
+func (e *unreachedError) Unwrap() error { return e.err }
+
+// unreached gives the errors of attempts to connect their short form.
+func unreached(err error) error {
+	var connect *pgconn.ConnectError
+	var dial *net.OpError
+	if errors.As(err, &connect) && errors.As(err, &dial) && dial.Op == "dial" {
+		return &unreachedError{err, dial}
+	}
+	return err
 }
 
 // kindOf judges the server's refusal of a statement, which is always an abort.

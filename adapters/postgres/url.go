@@ -69,19 +69,19 @@ type target struct {
 // begin with pg_.
 var schemaName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,62}$`)
 
-// errURL says nothing of what the URL holds: what cannot be parsed may have the
+// wantURL says nothing of what the URL holds: what cannot be parsed may have the
 // password anywhere.
-var errURL = errors.New("want postgres://user:password@host:port/database?parameters, with what is special in user or password percent-encoded")
+const wantURL = "postgres://user:password@host:port/database?parameters, with what is special in user or password percent-encoded"
 
 // parseURL takes our own parameters out of the URL and leaves the rest to pgx.
 func parseURL(text string, o Options) (*target, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
-		return nil, &domain.ConfigError{Field: "postgres URL", Want: errURL.Error()}
+		return nil, &domain.ConfigError{Field: "postgres URL", Want: wantURL}
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return nil, &domain.ConfigError{Field: "postgres URL", Want: errURL.Error()}
+		return nil, &domain.ConfigError{Field: "postgres URL", Want: wantURL}
 	}
 	t := &target{schema: defaultSchema, options: o}
 	if err := t.take(query); err != nil {
@@ -143,7 +143,7 @@ func refusedURL(err error, u *url.URL) string {
 	password, _ := u.User.Password()
 	password = strings.TrimSpace(password)
 	if reason == nil || password != "" && strings.Contains(reason.Error(), password) {
-		return errURL.Error()
+		return wantURL
 	}
 	return "one that can be used: " + reason.Error()
 }
