@@ -39,6 +39,7 @@ func verifyBeside(t *testing.T, seed uint64) {
 		r := fault.Rates{Delay: 0.5, MaxDelay: 4 * time.Millisecond}
 		return fault.NewMetadata(metadata, fault.Random(100*seed+decided, r)), fault.NewSegments(segments, fault.Random(100*seed+decided+1, r))
 	}
+	hasty := hastyJanitor(t)
 	stop, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	names := []string{"kept", "aged", "sized", "short-lived"}
@@ -59,7 +60,7 @@ func verifyBeside(t *testing.T, seed uint64) {
 	var janitors []*janitor.Janitor
 	for range 2 {
 		m, s := slowly()
-		j := janitor.New(m, s, ports.NoTelemetry{}, hastyJanitor(t))
+		j := janitor.New(m, s, ports.NoTelemetry{}, hasty)
 		janitors = append(janitors, j)
 		wg.Go(func() { j.Run(stop) })
 	}
@@ -109,7 +110,7 @@ func hastyJanitor(t *testing.T) janitor.Config {
 	cfg.Interval, cfg.SweepInterval = 60*time.Millisecond, 300*time.Millisecond
 	cfg.ReservationGrace, cfg.DeleteGrace, cfg.ForgetAfter = 500*time.Millisecond, 20*time.Millisecond, 200*time.Millisecond
 	cfg.SweepAge, cfg.SweepShare = 500*time.Millisecond, 1
-	cfg.CompactAfter, cfg.CompactFanIn, cfg.CompactBytesPerSecond = 50*time.Millisecond, 3, 0
+	cfg.CompactAfter, cfg.CompactFanIn, cfg.CompactBytesPerSecond = 50*time.Millisecond, 4, 0
 	cfg.StepRows = 20
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
