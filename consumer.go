@@ -102,7 +102,7 @@ func (b *ConsumerBuilder) FetchBytes(n int64) *ConsumerBuilder {
 }
 
 // FetchMaxWait is how long a fetch waits at the end of the log before it asks
-// again; default 5 min. It delays nothing: a new record ends the wait.
+// again; default 10 min. It delays nothing: a new record ends the wait.
 func (b *ConsumerBuilder) FetchMaxWait(d time.Duration) *ConsumerBuilder {
 	b.cfg.FetchMaxWait = d
 	return b

@@ -12,7 +12,7 @@ const (
 	// lookEvery is how often the listener wakes everybody for no reason, in case
 	// a process crashed between its commit and its notification. It is also how a connection is found
 	// that leads nowhere.
-	lookEvery = time.Minute
+	lookEvery = 2 * time.Minute
 	// lookPatience bounds such a look.
 	lookPatience = 5 * time.Second
 

@@ -29,7 +29,7 @@ type Config struct {
 	// one after it. 8 MiB by default; a single extent that is larger comes whole.
 	FetchBytes int64
 	// FetchMaxWait is how long a fetch waits at the end of the log before it
-	// asks again. It delays nothing: a new record ends the wait at once. 5 min by default.
+	// asks again. It delays nothing: a new record ends the wait at once. 10 min by default.
 	FetchMaxWait time.Duration
 	// TopicRefresh is how often a consumer of all partitions of a topic looks
 	// whether the topic was widened, while records come. 5 s by default. While none comes
@@ -49,7 +49,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		FetchBytes:   8 << 20,
-		FetchMaxWait: 5 * time.Minute,
+		FetchMaxWait: 10 * time.Minute,
 		TopicRefresh: 5 * time.Second,
 		RetryBackoff: 100 * time.Millisecond,
 		MaxPoll:      1000,

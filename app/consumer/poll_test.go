@@ -145,7 +145,7 @@ func TestIdleConsumer_FetchesOnceAWaitAndLooksEverMoreRarely(t *testing.T) {
 			t.Fatal(err)
 		}
 		if fetches, looks := w.fetches.Load(), w.looks.Load(); fetches > 13 || looks != 0 {
-			t.Fatalf("%d fetches and %d looks in an hour with a wait of 5 min", fetches, looks)
+			t.Fatalf("%d fetches and %d looks in an hour with a wait of 10 min", fetches, looks)
 		}
 	})
 }

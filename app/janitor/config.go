@@ -60,10 +60,10 @@ type Config struct {
 	Seed uint64
 }
 
-// DefaultConfig suits one process or many: passes every 5 minutes, a sweep a day.
+// DefaultConfig suits one process or many: passes every 10 minutes, a sweep a day.
 func DefaultConfig() Config {
 	return Config{
-		Interval:              5 * time.Minute,
+		Interval:              10 * time.Minute,
 		SweepInterval:         24 * time.Hour,
 		ReservationGrace:      time.Hour,
 		DeleteGrace:           10 * time.Minute,

@@ -84,7 +84,7 @@ var table = []setting{
 	{"fetch-bytes", Consuming, "BYTES", "stored bytes that one fetch reads (default 8MiB)",
 		setBytes(1, 1<<30, func(s *Settings, n int64) { s.FetchBytes = n })},
 
-	{"upkeep-interval", Upkeep, "TIME", "pause between two passes of retention, collection and compaction (default 5m)",
+	{"upkeep-interval", Upkeep, "TIME", "pause between two passes of retention, collection and compaction (default 10m)",
 		setLongTime(time.Second, func(s *Settings) *time.Duration { return &s.Janitor.Interval })},
 	{"sweep-interval", Upkeep, "TIME", "pause between two sweeps of the bucket (default 24h)",
 		setLongTime(time.Minute, func(s *Settings) *time.Duration { return &s.Janitor.SweepInterval })},
