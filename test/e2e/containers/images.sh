@@ -34,6 +34,7 @@ engine() {
 		exit 1
 	fi
 	[ "$(id -u)" = 0 ] || { echo "no Docker daemon answers, and only root can start one"; exit 1; }
+	rm -f /var/run/docker.pid # of a daemon that was killed; its number may be another's by now
 	setsid dockerd >bin/dockerd.log 2>&1 3>&- </dev/null &
 	for _ in $(seq 300); do
 		if answers; then return; fi
