@@ -29,7 +29,7 @@ engine() {
 	if answers; then return; fi
 	command -v dockerd >/dev/null || apt_install docker.io
 	if answers; then return; fi # the package may have started it
-	if pgrep -x dockerd >/dev/null; then
+	if ps -C dockerd -o state= | grep -qv Z; then # one that has ended and was not waited for is none
 		echo "a Docker daemon runs but does not answer: a second one would take its network away"
 		exit 1
 	fi
