@@ -83,15 +83,24 @@ func (l *log) readAll(tb testing.TB, topic domain.Topic) (r readResult, took tim
 // readRaw reads every live object whole, one after the other.
 func (l *log) readRaw(tb testing.TB) (bytes int64, took time.Duration) {
 	tb.Helper()
-	rows, err := l.metadata.Segments(tb.Context(), domain.SegmentID{}, ports.MaxUpkeep)
-	if err != nil {
-		tb.Fatal(err)
+	var live []ports.SegmentRow
+	for after := (domain.SegmentID{}); ; {
+		page, err := l.metadata.Segments(tb.Context(), after, ports.MaxUpkeep)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		for _, row := range page {
+			if row.State == ports.SegmentCommitted {
+				live = append(live, row)
+			}
+		}
+		if len(page) < ports.MaxUpkeep {
+			break
+		}
+		after = page[len(page)-1].ID
 	}
 	began := time.Now()
-	for _, row := range rows {
-		if row.State != ports.SegmentCommitted {
-			continue
-		}
+	for _, row := range live {
 		object, err := l.segments.ReadRange(tb.Context(), row.Key, 0, row.Size)
 		if err != nil {
 			tb.Fatal(err)
