@@ -27,9 +27,10 @@ type fakeS3 struct {
 	// answer, and its effect, are to be had from serve. It returns false to leave the request alone.
 	answer func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) bool
 
-	ignoresCondition bool // of a PUT
-	noChecksums      bool // are kept
-	maxPage          int  // of a listing
+	ignoresCondition bool                     // of a PUT
+	noChecksums      bool                     // are kept
+	maxPage          int                      // of a listing
+	ages             map[string]time.Duration // of objects by path, for listings; others are new
 
 	mu       sync.Mutex
 	objects  map[string][]byte // by path below the bucket
@@ -194,7 +195,7 @@ func (f *fakeS3) list(w http.ResponseWriter, q url.Values) {
 			break
 		}
 		answer.Contents = append(answer.Contents, listed{
-			url.QueryEscape(key), len(f.objects[key]), time.Now().UTC().Format(time.RFC3339),
+			url.QueryEscape(key), len(f.objects[key]), time.Now().Add(-f.ages[key]).UTC().Format(time.RFC3339),
 		})
 		answer.NextContinuationToken = "after " + key
 	}

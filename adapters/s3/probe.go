@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strings"
 	"time"
 
 	"github.com/streamhouse/streamhouse/ports"
@@ -17,12 +18,16 @@ const (
 	probeFolder = "probe/"
 	// probeCleanup bounds the removal of a probe's object after its context ended.
 	probeCleanup = 10 * time.Second
+	// probeLeft is the age at which the object of a probe is one that was killed before it could delete it.
+	probeLeft = 24 * time.Hour
+	// listedProbes is how many objects a probe looks at.
+	listedProbes = 100
 )
 
 // Probe finds out whether the bucket can serve: it puts an object under the key
 // "probe/<random>", demands that a second Put of the key is refused and changes nothing, reads,
-// stats and lists the object, and deletes it. The error says in one sentence what is wrong and
-// how to mend it.
+// stats and lists the object, and deletes it. Objects that probes have left that were killed go a
+// day later, with the next probe. The error says in one sentence what is wrong and how to mend it.
 func (s *Store) Probe(ctx context.Context) (err error) {
 	var id [16]byte
 	if _, err := rand.Read(id[:]); err != nil {
@@ -40,7 +45,35 @@ func (s *Store) Probe(ctx context.Context) (err error) {
 		p.remove(ctx)
 		return p.failed(err)
 	}
-	return p.failed(s.Delete(ctx, p.key))
+	if err := s.Delete(ctx, p.key); err != nil {
+		return p.failed(err)
+	}
+	p.tidy(ctx)
+	return nil
+}
+
+// tidy deletes what earlier probes have left. What cannot be deleted now is
+// left to the next probe: it harms nobody.
+func (p *probe) tidy(ctx context.Context) {
+	page, err := p.store.List(ctx, probeFolder, listedProbes)
+	if err != nil {
+		return
+	}
+	before := time.Now().Add(-probeLeft).UnixMilli()
+	for _, o := range page {
+		name, ours := strings.CutPrefix(o.Key, probeFolder)
+		if !ours {
+			return
+		}
+		if len(o.Key) == len(p.key) && isHex(name) && o.ModifiedUnixMilli < before {
+			_ = p.store.Delete(ctx, o.Key)
+		}
+	}
+}
+
+func isHex(s string) bool {
+	_, err := hex.DecodeString(s)
+	return err == nil
 }
 
 type probe struct {
@@ -91,7 +124,7 @@ func (p *probe) examine(ctx context.Context) error {
 		return p.refuse("says that an object of %d bytes has %d, or another checksum: use a server that keeps objects whole", len(p.first), info.Size)
 	}
 	// No key is between the two.
-	listed, err := p.store.List(ctx, p.key[:len(p.key)-1], 1000)
+	listed, err := p.store.List(ctx, p.key[:len(p.key)-1], listedProbes)
 	if err != nil {
 		return err
 	}

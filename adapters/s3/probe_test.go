@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +56,21 @@ func TestOpen_ProbesTheBucketAndLeavesNothing(t *testing.T) {
 	cfg.Prefix = ""
 	openWith(t, cfg)
 	if left := f.holds(); len(left) != 1 {
+		t.Errorf("left is %q", left)
+	}
+}
+
+// A process that is killed as it opens a bucket leaves the object of its probe.
+func TestOpen_RemovesWhatKilledProbesHaveLeft(t *testing.T) {
+	f := newFake(t)
+	const folder = "pre/fix/probe/"
+	old, young, foreign := folder+strings.Repeat("0a", 16), folder+strings.Repeat("0b", 16), folder+strings.Repeat("not ", 8)
+	for _, key := range []string{old, young, foreign, "pre/fix/segments/x"} {
+		f.objects[key] = []byte("x")
+	}
+	f.ages = map[string]time.Duration{old: 25 * time.Hour, young: 23 * time.Hour, foreign: 48 * time.Hour, "pre/fix/segments/x": 48 * time.Hour}
+	openWith(t, f.probing())
+	if left := f.holds(); !slices.Equal(left, []string{young, foreign, "pre/fix/segments/x"}) {
 		t.Errorf("left is %q", left)
 	}
 }

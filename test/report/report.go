@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 )
 
@@ -83,7 +84,36 @@ func (r *reader) endTest(key string, e event) {
 	r.failing[e.Package] = true
 	fmt.Fprintf(r.out, "%s %s %s\n", strings.ToUpper(e.Action), e.Package, e.Test)
 	for _, line := range r.output[key] {
+		if strings.HasPrefix(strings.TrimLeft(line, " "), "--- ") {
+			r.repeat(r.output[key])
+		}
 		fmt.Fprint(r.out, line)
+	}
+}
+
+// said is the first line of what a test has logged, or failed with.
+var said = regexp.MustCompile(`^ +[\w.-]+\.go:\d+: .`)
+
+const (
+	saidLines  = 30
+	saidLength = 400
+)
+
+// repeat prints once more the last lines that a test has said itself, for those who see the end of
+// its output only: the log of a server may stand between the reason and the end.
+func (r *reader) repeat(output []string) {
+	var lines []string
+	for _, line := range output {
+		if said.MatchString(line) {
+			lines = append(lines, strings.TrimRight(line, "\n"))
+		}
+	}
+	if len(lines) == 0 || len(output) < saidLines {
+		return
+	}
+	fmt.Fprintln(r.out, "said, in short:")
+	for _, line := range lines[max(0, len(lines)-saidLines):] {
+		fmt.Fprintln(r.out, line[:min(len(line), saidLength)])
 	}
 }
 

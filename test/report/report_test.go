@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -61,5 +62,29 @@ func TestRun_SumsWhatManyRunsLeft(t *testing.T) {
 	var sum bytes.Buffer
 	if exit := run([]string{"-sum", "-tally", tally}, nil, &sum, new(bytes.Buffer)); exit != 0 || !strings.HasSuffix(sum.String(), "\n3 passed, 0 failed\n") {
 		t.Fatalf("exit %d, printed\n%s", exit, &sum)
+	}
+}
+
+func TestRun_RepeatsTheReasonBehindALongLog(t *testing.T) {
+	var events strings.Builder
+	say := func(line string) {
+		b, err := json.Marshal(event{Action: "output", Package: "p", Test: "TestA", Output: line})
+		if err != nil {
+			t.Fatal(err)
+		}
+		events.Write(append(b, '\n'))
+	}
+	say("    a_test.go:7: the reason\n")
+	say("    a_test.go:9: the log of a server:\n")
+	for range saidLines {
+		say("        a line of it\n")
+	}
+	say("--- FAIL: TestA (1.00s)\n")
+	events.WriteString(`{"Action":"fail","Package":"p","Test":"TestA"}` + "\n")
+	var out, errs bytes.Buffer
+	run([]string{"-name", "x"}, strings.NewReader(events.String()), &out, &errs)
+	_, after, _ := strings.Cut(out.String(), "a line of it\nsaid, in short:\n")
+	if !strings.HasPrefix(after, "    a_test.go:7: the reason\n    a_test.go:9: the log of a server:\n--- FAIL: TestA (1.00s)\n") {
+		t.Fatalf("printed\n%s%s", &out, &errs)
 	}
 }
