@@ -32,6 +32,14 @@ type SegmentStore interface {
 	// before position+length.
 	ReadRange(ctx context.Context, key string, position, length int64) ([]byte, error)
 
+	// ReadUpTo is ReadRange for who does not know where the object ends: it
+	// returns length bytes from position on, or, where there are fewer, all of them. Length is
+	// above 0. The slice is the caller's.
+	//
+	// ErrObjectNotFound (Definite): there is no such object. domain.ErrCorrupt: it has
+	// no byte at position.
+	ReadUpTo(ctx context.Context, key string, position, length int64) ([]byte, error)
+
 	// Stat returns size and CRC32C of the object as it is stored.
 	// ErrObjectNotFound if there is none.
 	Stat(ctx context.Context, key string) (ObjectInfo, error)
@@ -78,4 +86,24 @@ func CheckRange(position, length, size int64) error {
 		return &domain.CorruptError{What: fmt.Sprintf("object ends at %d, before the range of %d bytes at %d", size, length, position)}
 	}
 	return nil
+}
+
+// ClipRange returns how many bytes of a range for ReadUpTo an object of size bytes
+// has, at least one. Errors are those of CheckRange.
+func ClipRange(position, length, size int64) (int64, error) {
+	if position < 0 || length < 1 {
+		return 0, fmt.Errorf("range of up to %d bytes at %d: want a byte or more, from 0 on", length, position)
+	}
+	if err := CheckRange(position, 1, size); err != nil {
+		return 0, err
+	}
+	return min(length, size-position), nil
+}
+
+// Forgetter is a SegmentStore that keeps bytes of objects in memory. Who finds what
+// it was given to be damaged tells it so, and reads again: the store below may be well, and what
+// passes must not become lasting by being kept.
+type Forgetter interface {
+	// Forget drops what is kept of the object key.
+	Forget(key string)
 }

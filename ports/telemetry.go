@@ -36,6 +36,15 @@ const (
 	CompactionPass
 	// CorruptionFound: bytes in the store are not what was written.
 	CorruptionFound
+	// RecentHit, CacheHit, CacheMiss: somebody read from a segment store with a memory, and
+	// what was wanted was in a recent segment, in blocks that were held, or not all there. Bytes
+	// is what was wanted.
+	RecentHit
+	CacheHit
+	CacheMiss
+	// CacheRead: a read that it made of the store below has ended. Bytes is what it
+	// brought, Count its blocks; Duration includes the wait for its turn.
+	CacheRead
 
 	eventKinds
 )

@@ -17,5 +17,5 @@ var Mutants = []mutant.ID{
 	mutantAckBeforePut, mutantAckBeforeCommit, mutantExistsIsFailure, mutantExistsUnchecked,
 	mutantTransientPutIsDone, mutantCommitNewSegment, mutantDependantsUnordered, mutantAmbiguousIsDefinite,
 	mutantExpiredCommitted, mutantForgottenIsZero, mutantSettledTwice, mutantExtentUnchecked,
-	mutantBadExtentSkipped, mutantBaseNotSet,
+	mutantBadExtentSkipped, mutantBaseNotSet, mutantDamageKept,
 }

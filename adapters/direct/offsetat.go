@@ -92,6 +92,7 @@ func (r *Reader) searchFrom(ctx context.Context, key commit.PartitionKey, from d
 func (r *Reader) search(ctx context.Context, e ports.ExtentRef, ms int64, least domain.Offset) (domain.Offset, bool, error) {
 	p := part{ExtentRef: e}
 	p.bytes, p.err = r.readRange(ctx, e, e.Length)
+	r.heal(ctx, &p)
 	if p.err == nil {
 		p.err = p.setOffsets()
 	}

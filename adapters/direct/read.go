@@ -136,6 +136,7 @@ func (f *fetch) readRun(ctx context.Context, run []*part) {
 	if err != nil && len(run) > 1 && ctx.Err() == nil && !errors.Is(err, ports.ErrObjectNotFound) {
 		for _, p := range run {
 			p.bytes, p.err = f.r.readRange(ctx, p.ExtentRef, p.Length)
+			f.r.heal(ctx, p)
 		}
 		return
 	}
@@ -144,7 +145,33 @@ func (f *fetch) readRun(ctx context.Context, run []*part) {
 			at := p.Position - first.Position
 			p.bytes = body[at : at+p.Length : at+p.Length]
 		}
+		f.r.heal(ctx, p)
 	}
+}
+
+// heal reads p once more if it is damaged and the store keeps bytes: what was
+// damaged on its way there, once, would else be so for every reader.
+func (r *Reader) heal(ctx context.Context, p *part) {
+	if r.memory == nil || p.err == nil && sound(p.bytes) || p.err != nil && !errors.Is(p.err, domain.ErrCorrupt) || mutant.On(mutantDamageKept) {
+		return
+	}
+	r.memory.Forget(p.ObjectKey)
+	p.bytes, p.err = r.readRange(ctx, p.ExtentRef, p.Length)
+}
+
+// sound reports whether b is whole batches as they were stored.
+func sound(b []byte) bool {
+	for len(b) > 0 {
+		h, err := batch.ParseHeader(b)
+		if err != nil || batch.VerifyStored(b) != nil {
+			return false
+		}
+		if _, err := batch.Verify(b[:h.Length]); err != nil {
+			return false
+		}
+		b = b[h.Length:]
+	}
+	return true
 }
 
 // readRange reads length bytes from where e begins. A read that gives another

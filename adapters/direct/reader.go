@@ -16,6 +16,7 @@ import (
 type Reader struct {
 	log     ports.Log
 	store   ports.SegmentStore
+	memory  ports.Forgetter // the store, if it keeps bytes; else nil
 	tel     ports.Telemetry
 	cfg     ReaderConfig
 	decoder *batch.Decoder
@@ -25,9 +26,12 @@ type Reader struct {
 var _ ports.Fetcher = (*Reader)(nil)
 
 // NewReader makes a Reader on the two stores. It takes a cfg that passes
-// Validate.
+// Validate. From a store that keeps bytes in memory, see ports.Forgetter, it reads
+// once more what it finds damaged.
 func NewReader(log ports.Log, store ports.SegmentStore, tel ports.Telemetry, cfg ReaderConfig) *Reader {
-	return &Reader{log: log, store: store, tel: tel, cfg: cfg, decoder: batch.NewDecoder(cfg.Codecs...)}
+	r := &Reader{log: log, store: store, tel: tel, cfg: cfg, decoder: batch.NewDecoder(cfg.Codecs...)}
+	r.memory, _ = store.(ports.Forgetter)
+	return r
 }
 
 // Fetch implements ports.Fetcher. An error of a partition is an answer, too: it

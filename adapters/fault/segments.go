@@ -33,6 +33,13 @@ func (s *segments) ReadRange(ctx context.Context, key string, position, length i
 	})
 }
 
+func (s *segments) ReadUpTo(ctx context.Context, key string, position, length int64) ([]byte, error) {
+	subject := fmt.Sprintf("%s at %d", key, position)
+	return intercept(ctx, s.intercept, Call{Segments, "ReadUpTo", subject, false}, nil, func(ctx context.Context) ([]byte, error) {
+		return s.store.ReadUpTo(ctx, key, position, length)
+	})
+}
+
 func (s *segments) Stat(ctx context.Context, key string) (ports.ObjectInfo, error) {
 	return intercept(ctx, s.intercept, Call{Segments, "Stat", key, false}, nil, func(ctx context.Context) (ports.ObjectInfo, error) {
 		return s.store.Stat(ctx, key)

@@ -67,7 +67,9 @@ type ServerConfig struct {
 	RetryAfter time.Duration
 
 	// FetchBytes bounds one answer of a Fetch, except that its first batch is
-	// always whole; FetchTotalBytes bounds all answers that are being put together or sent.
+	// always whole; FetchTotalBytes bounds all answers that are being put together or sent. A quarter
+	// of it is kept for consumers near the log's end, and one client gets no more than a part.
+	// Fetches that wait for records may take as much again.
 	FetchBytes, FetchTotalBytes int64
 	// FetchMaxWait is the longest that a Fetch waits for records.
 	FetchMaxWait time.Duration

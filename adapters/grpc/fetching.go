@@ -10,6 +10,7 @@ import (
 	"github.com/streamhouse/streamhouse/adapters/grpc/agentv1"
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/batch"
+	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -25,6 +26,9 @@ const (
 	// waitBytes is what a Fetch that found nothing asks for while it waits: it
 	// books no more, and what there is more comes with the next.
 	waitBytes = 64 << 10
+	// nearBytes is what a Fetch borrows that is at most nearRecords behind.
+	nearBytes   = 256 << 10
+	nearRecords = 10_000
 	// deadlineMargin is how long before its deadline a waiting Fetch is answered.
 	deadlineMargin = 200 * time.Millisecond
 )
@@ -59,39 +63,37 @@ func (l *logService) fetch(ctx context.Context, r *agentv1.FetchRequest) (*fetch
 	if len(r.GetPositions()) > maxPositions || r.GetMaxBytes() < 0 {
 		return nil, invalid("a fetch of %d partitions and %d bytes", len(r.GetPositions()), r.GetMaxBytes())
 	}
-	f := &serverFetch{s: l.s, out: make([]ports.FetchedPartition, len(r.GetPositions()))}
+	f := &serverFetch{s: l.s, client: clientOf(ctx), out: make([]ports.FetchedPartition, len(r.GetPositions()))}
 	if err := f.read(ctx, r); err != nil {
-		return nil, err
-	}
-	maxBytes := min(r.GetMaxBytes(), cfg.FetchBytes)
-	if err := f.fetch(ctx, ports.FetchRequest{Partitions: f.positions, MaxBytes: maxBytes}); err != nil {
 		return nil, err
 	}
 	wait := min(time.Duration(r.GetMaxWaitMs())*time.Millisecond, cfg.FetchMaxWait)
 	if deadline, ok := ctx.Deadline(); ok {
 		wait = min(wait, time.Until(deadline)-deadlineMargin)
 	}
-	if f.found || wait <= 0 || maxBytes == 0 || len(f.positions) == 0 {
-		return f.answer(ctx), nil
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(l.s.draining, cancel)()
-	err := f.fetch(ctx, ports.FetchRequest{Partitions: f.positions, MaxBytes: min(maxBytes, waitBytes), MaxWait: wait})
-	if err != nil && l.s.draining.Err() == nil {
+	end := time.Now().Add(wait)
+	maxBytes := min(r.GetMaxBytes(), cfg.FetchBytes)
+	if err := f.now(ctx, maxBytes); err != nil {
 		return nil, err
 	}
-	return f.answer(ctx), nil
+	if !f.found && wait > 0 && maxBytes > 0 && len(f.positions) > 0 {
+		if err := f.wait(ctx, min(maxBytes, waitBytes), end); err != nil {
+			return nil, err
+		}
+	}
+	return f.answer(), nil
 }
 
 // serverFetch is one Fetch. Positions are those that the caller may read, at
 // indexes of the answer.
 type serverFetch struct {
 	s         *Server
+	client    *client
 	positions []ports.FetchPosition
 	indexes   []int
 	out       []ports.FetchedPartition
 	found     bool
+	from      *budget // that the bytes of out are borrowed from, if there are any
 }
 
 // read takes the positions of r.
@@ -112,16 +114,81 @@ func (f *serverFetch) read(ctx context.Context, r *agentv1.FetchRequest) error {
 	return nil
 }
 
-func (f *serverFetch) fetch(ctx context.Context, r ports.FetchRequest) error {
-	if err := f.s.fetches.borrow(ctx, r.MaxBytes); err != nil {
+// now reads what there is, once there is room for it. How far behind the fetch is
+// needs to be known only if there is none.
+func (f *serverFetch) now(ctx context.Context, maxBytes int64) error {
+	b := f.s.lending.behind
+	maxBytes = min(maxBytes, b.most)
+	if b.try(f.client, maxBytes) {
+		return f.fetch(ctx, b, ports.FetchRequest{Partitions: f.positions, MaxBytes: maxBytes})
+	}
+	lag, err := f.lag(ctx)
+	if err != nil || lag == 0 {
 		return err
 	}
+	if lag <= nearRecords && !mutant.On(mutantTailsQueue) {
+		b, maxBytes = f.s.lending.near, min(maxBytes, nearBytes, f.s.lending.near.most)
+	}
+	if err := b.borrow(ctx, f.client, maxBytes); err != nil {
+		return err
+	}
+	return f.fetch(ctx, b, ports.FetchRequest{Partitions: f.positions, MaxBytes: maxBytes})
+}
+
+// lag asks for the watermarks and returns how many records there are to read. An
+// error of a partition is found already.
+func (f *serverFetch) lag(ctx context.Context) (records int64, err error) {
+	got, err := f.s.backend.Fetcher.Fetch(ctx, ports.FetchRequest{Partitions: f.positions})
+	if err != nil {
+		return 0, err
+	}
+	for j, p := range got {
+		f.out[f.indexes[j]] = p
+		f.found = f.found || p.Err != nil
+		if p.Err == nil && records <= nearRecords {
+			records += int64(max(p.HighWatermark-f.positions[j].Offset, 0))
+		}
+	}
+	return records, nil
+}
+
+// wait waits for records until end. If there is no room for one more that waits, it
+// is as if none came: the caller asks again.
+func (f *serverFetch) wait(ctx context.Context, maxBytes int64, end time.Time) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(f.s.draining, cancel)()
+	b := f.s.lending.waiting
+	maxBytes = min(maxBytes, b.most)
+	queued, giveUp := context.WithDeadline(ctx, end)
+	defer giveUp()
+	err := b.borrow(queued, f.client, maxBytes)
+	left := time.Until(end)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		return nil
+	case err == nil && left <= 0:
+		b.giveBack(f.client, maxBytes)
+		return nil
+	case err == nil:
+		err = f.fetch(ctx, b, ports.FetchRequest{Partitions: f.positions, MaxBytes: maxBytes, MaxWait: left})
+	}
+	if f.s.draining.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// fetch fetches with r.MaxBytes that are borrowed from b, and gives back what it
+// needs no more.
+func (f *serverFetch) fetch(ctx context.Context, b *budget, r ports.FetchRequest) error {
 	booked := r.MaxBytes
-	defer func() { f.s.fetches.giveBack(booked) }()
+	defer func() { b.giveBack(f.client, booked) }()
 	got, err := f.s.backend.Fetcher.Fetch(ctx, r)
 	if err != nil {
 		return err
 	}
+	f.from = b
 	left, first := r.MaxBytes, true
 	for j, p := range got {
 		p.Batches = whole(p.Batches, f.positions[j].Offset, left, first)
@@ -134,16 +201,16 @@ func (f *serverFetch) fetch(ctx context.Context, r ports.FetchRequest) error {
 	return nil
 }
 
-// answer gives back what is booked for it as it is sent, or when the connection
+// answer gives back what is borrowed for it as it is sent, or when the connection
 // ends.
-func (f *serverFetch) answer(ctx context.Context) *fetchAnswer {
-	c := clientOf(ctx)
+func (f *serverFetch) answer() *fetchAnswer {
+	c, b := f.client, f.from
 	for i := range f.out {
-		if n := int64(len(f.out[i].Batches)); !c.lend(n) {
-			f.s.fetches.giveBack(n)
+		if n := int64(len(f.out[i].Batches)); n > 0 && !c.lend(b, n) {
+			b.giveBack(c, n)
 		}
 	}
-	return &fetchAnswer{f.out, func(n int64) { f.s.fetches.giveBack(c.back(n)) }}
+	return &fetchAnswer{f.out, func(n int64) { b.giveBack(c, c.back(b, n)) }}
 }
 
 // whole returns of b, which holds whole batches, those from offset on that have

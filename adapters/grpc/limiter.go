@@ -25,42 +25,47 @@ type client struct {
 	bytes int64 // of batches; guarded by limiter.mu
 
 	mu     sync.Mutex
-	unsent int64 // of answers to fetches
+	unsent map[*budget]int64 // bytes of answers to fetches, by where they are lent from
 	gone   bool
 }
 
 // lend books n bytes of an answer that is on its way to the client. It reports
 // false if the client is gone.
-func (c *client) lend(n int64) bool {
+func (c *client) lend(b *budget, n int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.gone {
 		return false
 	}
-	c.unsent += n
+	if c.unsent == nil {
+		c.unsent = make(map[*budget]int64)
+	}
+	c.unsent[b] += n
 	return true
 }
 
 // back takes n of these bytes off the books, and returns how many were still on
 // them.
-func (c *client) back(n int64) int64 {
+func (c *client) back(b *budget, n int64) int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.gone {
 		return 0
 	}
-	c.unsent -= n
+	c.unsent[b] -= n
 	return n
 }
 
-// leave takes all off the books: what was on its way to a connection that has
-// ended is not always told to be given up.
-func (c *client) leave() int64 {
+// leave takes all off the books and gives it back: what was on its way to a
+// connection that has ended is not always told to be given up.
+func (c *client) leave() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := c.unsent
-	c.unsent, c.gone = 0, true
-	return n
+	unsent := c.unsent
+	c.unsent, c.gone = nil, true
+	c.mu.Unlock()
+	for b, n := range unsent {
+		b.giveBack(c, n)
+	}
 }
 
 // take books n bytes, or returns which bound they would pass. Under each bound
@@ -98,74 +103,8 @@ func (l *limiter) held() int64 {
 	return l.total
 }
 
-// budget is a number of bytes that calls borrow, first come first served.
-type budget struct {
-	mu      sync.Mutex
-	left    int64
-	waiters []budgetWaiter
-}
-
-type budgetWaiter struct {
-	n       int64
-	granted chan struct{}
-}
-
-// borrow waits for n bytes, which is no more than the budget ever has.
-func (b *budget) borrow(ctx context.Context, n int64) error {
-	b.mu.Lock()
-	if len(b.waiters) == 0 && b.left >= n {
-		b.left -= n
-		b.mu.Unlock()
-		return nil
-	}
-	granted := make(chan struct{})
-	b.waiters = append(b.waiters, budgetWaiter{n, granted})
-	b.mu.Unlock()
-	select {
-	case <-granted:
-		return nil
-	case <-ctx.Done():
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for i, w := range b.waiters {
-		if w.granted == granted {
-			b.waiters = append(b.waiters[:i:i], b.waiters[i+1:]...)
-			b.grant()
-			return context.Cause(ctx)
-		}
-	}
-	b.left += n // granted meanwhile
-	b.grant()
-	return context.Cause(ctx)
-}
-
-func (b *budget) giveBack(n int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.left += n
-	b.grant()
-}
-
-func (b *budget) unused() int64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.left
-}
-
-func (b *budget) grant() {
-	for len(b.waiters) > 0 && b.waiters[0].n <= b.left {
-		b.left -= b.waiters[0].n
-		close(b.waiters[0].granted)
-		b.waiters = b.waiters[1:]
-	}
-}
-
 // connections gives every connection its client, and counts them.
-type connections struct {
-	open    atomic.Int64
-	fetches *budget
-}
+type connections struct{ open atomic.Int64 }
 
 type clientKey struct{}
 
@@ -179,7 +118,7 @@ func (c *connections) HandleConn(ctx context.Context, s stats.ConnStats) {
 		c.open.Add(1)
 	case *stats.ConnEnd:
 		c.open.Add(-1)
-		c.fetches.giveBack(clientOf(ctx).leave())
+		clientOf(ctx).leave()
 	}
 }
 

@@ -26,7 +26,7 @@ type Server struct {
 	cfg     ServerConfig
 	names   *topicNames
 	limiter limiter
-	fetches budget
+	lending lending
 	conns   connections
 	health  *health.Server
 	rpc     *grpcgo.Server
@@ -45,8 +45,8 @@ type Server struct {
 type Stats struct {
 	// Connections and Streams are open Produce streams and connections.
 	Connections, Streams int
-	// HeldBytes is what is taken over and not settled, FetchBytes what is read
-	// and not sent.
+	// HeldBytes is what is taken over and not settled, FetchBytes what fetches
+	// may hold: what is being read, not sent, or may come to those that wait.
 	HeldBytes, FetchBytes int64
 	// Batches counts those taken over, Refused those that were not, Cut the
 	// Produce streams that were ended because of what the client did.
@@ -64,7 +64,7 @@ func NewServer(b Backend, cfg ServerConfig) (*Server, error) {
 		streams: make(map[*producing]struct{}),
 	}
 	s.limiter.cfg, s.limiter.topics = &s.cfg, make(map[domain.TopicID]int64)
-	s.fetches.left, s.conns.fetches = cfg.FetchTotalBytes, &s.fetches
+	s.lending = newLending(cfg.FetchTotalBytes)
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.rpc = grpcgo.NewServer(s.options()...)
 	s.rpc.RegisterService(logDescription(), &logService{s: s})
@@ -178,7 +178,7 @@ func (s *Server) Stats() Stats {
 	c := s.counts
 	c.Streams = len(s.streams)
 	c.Connections = int(s.conns.open.Load())
-	c.HeldBytes, c.FetchBytes = s.limiter.held(), s.cfg.FetchTotalBytes-s.fetches.unused()
+	c.HeldBytes, c.FetchBytes = s.limiter.held(), s.lending.used()
 	return c
 }
 

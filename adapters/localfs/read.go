@@ -22,6 +22,17 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // ReadRange implements ports.SegmentStore.
 func (s *Store) ReadRange(ctx context.Context, key string, position, length int64) ([]byte, error) {
+	return s.read(ctx, key, position, func(size int64) (int64, error) { return length, ports.CheckRange(position, length, size) })
+}
+
+// ReadUpTo implements ports.SegmentStore.
+func (s *Store) ReadUpTo(ctx context.Context, key string, position, length int64) ([]byte, error) {
+	return s.read(ctx, key, position, func(size int64) (int64, error) { return ports.ClipRange(position, length, size) })
+}
+
+// read reads from position on as many bytes as most allows of an object of the
+// size that it is told.
+func (s *Store) read(ctx context.Context, key string, position int64, most func(size int64) (int64, error)) ([]byte, error) {
 	op := "read object " + key
 	if err := s.ready(ctx, op, key); err != nil {
 		return nil, err
@@ -31,7 +42,8 @@ func (s *Store) ReadRange(ctx context.Context, key string, position, length int6
 		return nil, s.fail(op, err)
 	}
 	defer f.Close()
-	if err := ports.CheckRange(position, length, info.Size()); err != nil {
+	length, err := most(info.Size())
+	if err != nil {
 		return nil, ports.StorageError(op, ports.Definite, err)
 	}
 	buf := make([]byte, length)

@@ -70,6 +70,22 @@ func (s *Segments) ReadRange(ctx context.Context, key string, position, length i
 	return append(make([]byte, 0, length), o.body[position:position+length]...), nil
 }
 
+// ReadUpTo implements ports.SegmentStore.
+func (s *Segments) ReadUpTo(ctx context.Context, key string, position, length int64) ([]byte, error) {
+	op := "read object " + key
+	if err := ready(ctx, op, key); err != nil {
+		return nil, err
+	}
+	o, err := s.find(op, key)
+	if err != nil {
+		return nil, err
+	}
+	if length, err = ports.ClipRange(position, length, int64(len(o.body))); err != nil {
+		return nil, ports.StorageError(op, ports.Definite, err)
+	}
+	return append(make([]byte, 0, length), o.body[position:position+length]...), nil
+}
+
 // Stat implements ports.SegmentStore.
 func (s *Segments) Stat(ctx context.Context, key string) (ports.ObjectInfo, error) {
 	op := "stat object " + key

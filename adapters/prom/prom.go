@@ -50,6 +50,13 @@ var kinds = [ports.EventKinds]kind{
 	ports.SweepPass:       janitorLoop("sweep", "objects"),
 	ports.CompactionPass:  janitorLoop("compaction", "extents"),
 	ports.CorruptionFound: {events: "corruptions_total", help: "Findings of stored bytes that are not what was written"},
+	ports.RecentHit:       {events: "cache_recent_hits_total", help: "Reads of segments kept since their upload", bytes: "cache_recent_hit_bytes_total"},
+	ports.CacheHit:        {events: "cache_hits_total", help: "Reads of blocks that were in memory", bytes: "cache_hit_bytes_total"},
+	ports.CacheMiss:       {events: "cache_misses_total", help: "Reads of what was not all in memory", bytes: "cache_miss_bytes_total"},
+	ports.CacheRead: {
+		events: "cache_reads_total", help: "Reads of the segment store that the cache made",
+		count: "cache_read_blocks_total", bytes: "cache_read_bytes_total", time: "cache_read_seconds",
+	},
 }
 
 func janitorLoop(loop, things string) kind {

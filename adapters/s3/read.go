@@ -42,8 +42,44 @@ func (s *Store) ReadRange(ctx context.Context, key string, position, length int6
 			}
 			return []byte{}, c.checkRange(position, length, info.size)
 		}
-		return s.get(ctx, c, key, position, length)
+		return s.get(ctx, c, key, position, length, exactly)
 	})
+}
+
+// ReadUpTo implements ports.SegmentStore.
+func (s *Store) ReadUpTo(ctx context.Context, key string, position, length int64) ([]byte, error) {
+	c := call{"read object " + key, "read", false}
+	ctx, end, err := s.beginOn(ctx, c, key)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	if position < 0 || length < 1 {
+		_, err := ports.ClipRange(position, length, 0)
+		return nil, ports.StorageError(c.op, ports.Definite, err)
+	}
+	return read(ctx, s, c, func(ctx context.Context) ([]byte, error) {
+		if position > maxObject {
+			info, err := s.head(ctx, c, key)
+			if err != nil {
+				return nil, err
+			}
+			return nil, c.checkRange(position, 1, info.size)
+		}
+		return s.get(ctx, c, key, position, min(length, maxObject), upTo)
+	})
+}
+
+// amount is how many bytes of an object of size bytes a read of a range wants.
+type amount func(position, length, size int64) (int64, error)
+
+// exactly wants all bytes of the range, upTo those that are there.
+func exactly(position, length, size int64) (int64, error) {
+	return length, ports.CheckRange(position, length, size)
+}
+
+func upTo(position, length, size int64) (int64, error) {
+	return ports.ClipRange(position, length, size)
 }
 
 func (c call) checkRange(position, length, size int64) error {
@@ -53,8 +89,8 @@ func (c call) checkRange(position, length, size int64) error {
 	return nil
 }
 
-// get reads a range that is not empty.
-func (s *Store) get(ctx context.Context, c call, key string, position, length int64) ([]byte, error) {
+// get reads a range that is not empty, as much of it as wanted says.
+func (s *Store) get(ctx context.Context, c call, key string, position, length int64, wanted amount) ([]byte, error) {
 	out, err := s.client.GetObject(ctx, &s3.GetObjectInput{
 		Bucket: &s.cfg.Bucket,
 		Key:    aws.String(s.root + key),
@@ -68,7 +104,7 @@ func (s *Store) get(ctx context.Context, c call, key string, position, length in
 		return nil, s.fail(ctx, c, err, true)
 	}
 	defer discard(out.Body)
-	skip, err := c.checkAnswer(out, position, length)
+	skip, length, err := c.checkAnswer(out, position, length, wanted)
 	if err != nil {
 		return nil, err
 	}
@@ -83,30 +119,39 @@ func (s *Store) get(ctx context.Context, c call, key string, position, length in
 }
 
 // checkAnswer compares an answer with the range that was asked for, before any
-// memory is taken for it, and returns how many bytes to pass over. A server may answer with the
-// whole object.
-func (c call) checkAnswer(out *s3.GetObjectOutput, position, length int64) (skip int64, err error) {
+// memory is taken for it, and returns how many bytes to pass over, and to read then. A server
+// may answer with the whole object.
+func (c call) checkAnswer(out *s3.GetObjectOutput, position, length int64, wanted amount) (skip, n int64, err error) {
 	if aws.ToString(out.ETag) == "" {
-		return 0, c.oddError("an object without an ETag")
+		return 0, 0, c.oddError("an object without an ETag")
 	}
 	if statusOf(out) != http.StatusPartialContent {
 		if out.ContentLength == nil {
-			return 0, c.oddError("an object without a length")
+			return 0, 0, c.oddError("an object without a length")
 		}
-		return position, c.checkRange(position, length, *out.ContentLength)
+		n, err := c.want(wanted, position, length, *out.ContentLength)
+		return position, n, err
 	}
 	first, last, size, ok := parseContentRange(aws.ToString(out.ContentRange))
 	if !ok || first != position {
-		return 0, c.oddError("range %.80q, asked were %d bytes at %d", aws.ToString(out.ContentRange), length, position)
+		return 0, 0, c.oddError("range %.80q, asked were %d bytes at %d", aws.ToString(out.ContentRange), length, position)
 	}
-	if err := c.checkRange(position, length, size); err != nil {
-		return 0, err
+	if n, err = c.want(wanted, position, length, size); err != nil {
+		return 0, 0, err
 	}
-	if got := last - first + 1; got != length || out.ContentLength != nil && *out.ContentLength != length {
-		return 0, c.oddError("range %.80q in %d bytes, asked were %d bytes at %d",
+	if got := last - first + 1; got != n || out.ContentLength != nil && *out.ContentLength != n {
+		return 0, 0, c.oddError("range %.80q in %d bytes, asked were %d bytes at %d",
 			aws.ToString(out.ContentRange), aws.ToInt64(out.ContentLength), length, position)
 	}
-	return 0, nil
+	return 0, n, nil
+}
+
+func (c call) want(wanted amount, position, length, size int64) (int64, error) {
+	n, err := wanted(position, length, size)
+	if err != nil {
+		return 0, ports.StorageError(c.op, ports.Definite, err)
+	}
+	return n, nil
 }
 
 func statusOf(out *s3.GetObjectOutput) int {

@@ -103,6 +103,36 @@ func TestReadRange_TakesOnlyAnAnswerThatFitsTheQuestion(t *testing.T) {
 	}
 }
 
+func TestReadUpTo_TakesAnAnswerThatEndsWithTheObject(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer http.HandlerFunc
+		want   string // or none
+		target error
+	}{
+		"all of it":                      {partial(206, "bytes 10-14/100", 5, "abcde"), "abcde", nil},
+		"the object's end":               {partial(206, "bytes 10-12/13", 3, "abc"), "abc", nil},
+		"a whole object that ends":       {partial(200, "", 13, "0123456789abc"), "abc", nil},
+		"a whole object":                 {partial(200, "", 20, "0123456789abcdefghij"), "abcde", nil},
+		"less than there is":             {partial(206, "bytes 10-12/100", 3, "abc"), "", nil},
+		"a body cut short":               {partial(206, "bytes 10-12/13", 3, "a"), "", nil},
+		"past the end":                   {refusal(416, "InvalidRange"), "", domain.ErrCorrupt},
+		"a whole object that is shorter": {partial(200, "", 10, "0123456789"), "", domain.ErrCorrupt},
+		"no such object":                 {refusal(404, codeNoSuchKey), "", ports.ErrObjectNotFound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			f.answers(always(http.MethodGet, c.answer))
+			got, err := f.open(t).ReadUpTo(t.Context(), testKey, 10, 5)
+			if string(got) != c.want || (err == nil) != (c.want != "") || c.target != nil && !errors.Is(err, c.target) {
+				t.Errorf("got %q, error %v, want %q, %v", got, err, c.want, c.target)
+			}
+			if c.want == "" && c.target == nil && (ports.KindOf(err) != ports.Transient || errors.Is(err, domain.ErrCorrupt)) {
+				t.Errorf("error %v, want a transient one", err)
+			}
+		})
+	}
+}
+
 func TestReadRange_ReadsNoMoreThanItWasAskedFor(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
 		"an endless range":  endless(206, map[string]string{"ETag": `"1"`, "Content-Range": "bytes 10-14/100"}),

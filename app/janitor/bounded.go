@@ -38,6 +38,12 @@ func (s boundedStore) ReadRange(ctx context.Context, key string, position, lengt
 	})
 }
 
+func (s boundedStore) ReadUpTo(ctx context.Context, key string, position, length int64) ([]byte, error) {
+	return within(ctx, s.most, func(ctx context.Context) ([]byte, error) {
+		return s.SegmentStore.ReadUpTo(ctx, key, position, length)
+	})
+}
+
 func (s boundedStore) Delete(ctx context.Context, key string) error {
 	_, err := within(ctx, s.most, func(ctx context.Context) (nothing, error) {
 		return nothing{}, s.SegmentStore.Delete(ctx, key)

@@ -224,6 +224,26 @@ func (r *run) pastEnd(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d ranges", len(spans)), nil
 }
 
+// upToEnd asks for more than there is, as an agent's cache does.
+func (r *run) upToEnd(ctx context.Context) (string, error) {
+	object, size := r.object(), int64(r.cfg.ObjectBytes)
+	spans := []struct{ position, length int64 }{{0, size}, {0, size + 1}, {size - 1, 2}, {size / 3, 2 * size}}
+	for _, s := range spans {
+		var got []byte
+		err := again(ctx, func() (err error) {
+			got, err = r.store.ReadUpTo(ctx, r.key(objectName), s.position, s.length)
+			return err
+		})
+		if err != nil {
+			return "", fmt.Errorf("up to %d bytes at %d: %w", s.length, s.position, err)
+		}
+		if !bytes.Equal(got, object[s.position:]) {
+			return "", fmt.Errorf("up to %d bytes at %d of an object of %d bytes gave %d bytes, and not those", s.length, s.position, size, len(got))
+		}
+	}
+	return fmt.Sprintf("%d ranges", len(spans)), nil
+}
+
 func (r *run) missing(ctx context.Context) (string, error) {
 	return "stat and read", r.isMissing(ctx, r.folder+"never-put")
 }

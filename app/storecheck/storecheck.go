@@ -102,6 +102,7 @@ var checks = []check{
 	{"stat gives the size, the checksum and the time", "use a store that keeps checksums, and set the clocks of both machines by NTP", (*run).stat},
 	{"a ranged read gives the bytes of the range", "use a store that honours ranges", (*run).ranges},
 	{"a range past the end is an error", "use a store that honours ranges", (*run).pastEnd},
+	{"a read up to the end gives what there is", "use a store that answers a range past the end with what it has of it, as HTTP says", (*run).upToEnd},
 	{"a missing object is said to be missing", "let the credentials list the store: without that some say that access is denied instead", (*run).missing},
 	{"a list shows every object, in the order of keys, in pages", "use a store with consistent listings in key order", (*run).list},
 	{"a delete removes an object, and one that is missing is no error", "let the credentials delete objects", (*run).remove},

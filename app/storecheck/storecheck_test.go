@@ -22,6 +22,7 @@ type bent struct {
 	ports.SegmentStore
 	put    func(ctx context.Context, key string, body []byte) error
 	read   func(ctx context.Context, key string, position, length int64) ([]byte, error)
+	upTo   func(ctx context.Context, key string, position, length int64) ([]byte, error)
 	stat   func(ctx context.Context, key string) (ports.ObjectInfo, error)
 	delete func(ctx context.Context, key string) error
 	list   func(ctx context.Context, after string, limit int) ([]ports.ObjectInfo, error)
@@ -39,6 +40,13 @@ func (b *bent) ReadRange(ctx context.Context, key string, position, length int64
 		return b.read(ctx, key, position, length)
 	}
 	return b.SegmentStore.ReadRange(ctx, key, position, length)
+}
+
+func (b *bent) ReadUpTo(ctx context.Context, key string, position, length int64) ([]byte, error) {
+	if b.upTo != nil {
+		return b.upTo(ctx, key, position, length)
+	}
+	return b.SegmentStore.ReadUpTo(ctx, key, position, length)
 }
 
 func (b *bent) Stat(ctx context.Context, key string) (ports.ObjectInfo, error) {
@@ -94,7 +102,7 @@ func TestRun_PassesAStoreThatKeepsTheContractAndLeavesNothing(t *testing.T) {
 		}
 	}
 	report := storecheck.Run(t.Context(), store, storecheck.DefaultConfig())
-	if names := failed(t, report); len(names) != 0 || len(report.Results) != 10 {
+	if names := failed(t, report); len(names) != 0 || len(report.Results) != 11 {
 		t.Errorf("failed are %q of %d", names, len(report.Results))
 	}
 	left, err := store.List(t.Context(), "", 100)
@@ -213,6 +221,13 @@ func TestRun_FindsEachBrokenPromise(t *testing.T) {
 				return b.SegmentStore.ReadRange(ctx, key, position, min(length, info.Size-position))
 			}
 		}, []string{"past the end"}},
+		"a range past the end is refused whole": {func(b *bent) { b.upTo = b.SegmentStore.ReadRange }, []string{"up to the end"}},
+		"reads up to the end stop before it": {func(b *bent) {
+			b.upTo = func(ctx context.Context, key string, position, length int64) ([]byte, error) {
+				got, err := b.SegmentStore.ReadUpTo(ctx, key, position, length)
+				return got[:max(len(got), 1)-1], err
+			}
+		}, []string{"up to the end"}},
 		"missing objects are denied": {func(b *bent) {
 			b.stat = func(ctx context.Context, key string) (ports.ObjectInfo, error) {
 				info, err := b.SegmentStore.Stat(ctx, key)

@@ -36,6 +36,8 @@ func TestSegmentStore(t *testing.T, open func(t testing.TB) ports.SegmentStore) 
 		{"ReadRange_PastTheEndIsCorruption", readPastEnd},
 		{"ReadRange_RefusesNegativeRanges", readNegative},
 		{"ReadRange_GivesTheSliceAway", readOwned},
+		{"ReadUpTo_ReturnsWhatThereIsOfTheRange", readUpTo},
+		{"ReadUpTo_OfNothingIsAnError", readUpToNothing},
 		{"MissingObject_IsSaidToBeMissing", missing},
 		{"Stat_GivesSizeChecksumAndTime", stat},
 		{"Delete_RemovesTheObjectAndFreesTheKey", deleteRemoves},
@@ -191,6 +193,8 @@ func badKeys(s *segmentsUnderTest) {
 		what := fmt.Sprintf("key %.20q", key)
 		_, statErr := s.Stat(s.Context(), key)
 		_, readErr := s.ReadRange(s.Context(), key, 0, 1)
+		_, upToErr := s.ReadUpTo(s.Context(), key, 0, 1)
+		s.fails(what+" read up to", upToErr, ports.Definite)
 		s.fails(what+" put", s.Put(s.Context(), key, []byte("x")), ports.Definite)
 		s.fails(what+" stat", statErr, ports.Definite)
 		s.fails(what+" read", readErr, ports.Definite)
@@ -205,6 +209,8 @@ func callsCancelled(s *segmentsUnderTest) {
 	s.put("segments/0a/kept", []byte("x"))
 	_, statErr := s.Stat(s.ended(), "segments/0a/kept")
 	_, readErr := s.ReadRange(s.ended(), "segments/0a/kept", 0, 1)
+	_, upToErr := s.ReadUpTo(s.ended(), "segments/0a/kept", 0, 1)
+	s.fails("read up to", upToErr, ports.Transient, context.Canceled)
 	_, listErr := s.List(s.ended(), "", 10)
 	s.fails("stat", statErr, ports.Transient, context.Canceled)
 	s.fails("read", readErr, ports.Transient, context.Canceled)
@@ -217,6 +223,8 @@ func missing(s *segmentsUnderTest) {
 	for _, key := range []string{"segments/00/none", "none", "a/b/c/d/e"} {
 		_, statErr := s.Stat(s.Context(), key)
 		_, readErr := s.ReadRange(s.Context(), key, 0, 0)
+		_, upToErr := s.ReadUpTo(s.Context(), key, 0, 1)
+		s.fails("read up to "+key, upToErr, ports.Definite, ports.ErrObjectNotFound)
 		s.fails("stat "+key, statErr, ports.Definite, ports.ErrObjectNotFound)
 		s.fails("read "+key, readErr, ports.Definite, ports.ErrObjectNotFound)
 	}

@@ -59,6 +59,39 @@ func readOwned(s *segmentsUnderTest) {
 	s.holds(key, segmentBody(2, 1000))
 }
 
+func readUpTo(s *segmentsUnderTest) {
+	const key, size = "segments/00/upto", 3<<20 + 17
+	body := segmentBody(9, size)
+	s.put(key, body)
+	ranges := []struct{ position, length int64 }{
+		{0, 1}, {0, size}, {0, size + 1}, {0, math.MaxInt64}, {1, size - 1}, {1, size}, {size - 1, 1}, {size - 1, 2},
+		{2 << 20, 1 << 20}, {3 << 20, 1 << 20}, {17, math.MaxInt64},
+	}
+	for _, r := range ranges {
+		got, err := s.ReadUpTo(s.Context(), key, r.position, r.length)
+		if want := body[r.position:][:min(r.length, size-r.position)]; err != nil || !bytes.Equal(got, want) {
+			s.Errorf("up to %+v gives %d bytes, err %v, want %d", r, len(got), err, len(want))
+		}
+		clear(got) // it is the caller's
+	}
+	s.holds(key, body)
+}
+
+func readUpToNothing(s *segmentsUnderTest) {
+	s.put("segments/00/short", segmentBody(1, 100))
+	s.put("segments/00/empty", nil)
+	for _, r := range []struct{ position, length int64 }{{100, 1}, {101, 10}, {1 << 40, 1}, {math.MaxInt64, math.MaxInt64}} {
+		_, err := s.ReadUpTo(s.Context(), "segments/00/short", r.position, r.length)
+		s.fails(fmt.Sprintf("up to %+v", r), err, ports.Definite, domain.ErrCorrupt)
+	}
+	_, err := s.ReadUpTo(s.Context(), "segments/00/empty", 0, 1)
+	s.fails("up to a byte of an empty object", err, ports.Definite, domain.ErrCorrupt)
+	for _, r := range []struct{ position, length int64 }{{-1, 1}, {0, 0}, {0, -1}, {math.MinInt64, math.MinInt64}} {
+		_, err := s.ReadUpTo(s.Context(), "segments/00/short", r.position, r.length)
+		s.fails(fmt.Sprintf("up to %+v", r), err, ports.Definite)
+	}
+}
+
 // listKeys are keys whose order as paths and as strings differ, where a naive
 // walk of folders fails.
 func listKeys() []string {

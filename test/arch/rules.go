@@ -47,6 +47,7 @@ var rooms = []room{
 	{"app/topics", []string{"domain/...", "ports"}, whyApp},
 	{"app/verify", []string{"domain/...", "ports"}, whyApp},
 
+	{"adapters/cache", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/codec", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/direct", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/fault", []string{"domain/...", "ports"}, whyAdapter},
@@ -76,7 +77,7 @@ var rooms = []room{
 var (
 	command = []string{
 		".", "domain/...", "ports", "app/...", "cmd/streamhouse/...",
-		"adapters/codec", "adapters/direct", "adapters/grpc", "adapters/local", "adapters/localfs", "adapters/memory", "adapters/postgres", "adapters/prom",
+		"adapters/cache", "adapters/codec", "adapters/direct", "adapters/grpc", "adapters/local", "adapters/localfs", "adapters/memory", "adapters/postgres", "adapters/prom",
 		"adapters/s3", "adapters/sqlite",
 	}
 	anything = []string{".", "domain/...", "ports/...", "app/...", "adapters/...", "test/..."}

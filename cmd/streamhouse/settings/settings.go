@@ -88,8 +88,12 @@ type Serve struct {
 	// the segment store: 250ms in a bucket, nothing in a folder.
 	FlushInterval time.Duration
 	FlushBytes    int64
-	DrainTimeout  time.Duration
-	TLS           TLSFiles
+	// CacheBytes is the memory for what consumers read: a third for what this
+	// agent has just stored. 0 keeps nothing; below 0 it is left to the segment store: 192 MiB for
+	// a bucket, and for a folder the third alone.
+	CacheBytes   int64
+	DrainTimeout time.Duration
+	TLS          TLSFiles
 	// Tokens is a YAML file of tokens; without it everybody may do everything.
 	Tokens     string
 	Reflection bool
@@ -102,7 +106,7 @@ func Defaults() Settings {
 		Agents: Agents{Group: "default"},
 		Serve: Serve{
 			Listen: "127.0.0.1:7070", Admin: "127.0.0.1:7071", Group: "default",
-			FlushInterval: -1, FlushBytes: 8 << 20, DrainTimeout: 30 * time.Second,
+			FlushInterval: -1, FlushBytes: 8 << 20, CacheBytes: -1, DrainTimeout: 30 * time.Second,
 		},
 	}
 }

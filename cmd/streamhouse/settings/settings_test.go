@@ -69,7 +69,7 @@ func TestLoad_ReadsEverySettingFromEverySource(t *testing.T) {
 		"upkeep-interval": "7m", "sweep-interval": "2d", "sweep-age": "3d", "sweep-share": "0.5", "reservation-grace": "4h",
 		"delete-grace": "0s", "forget-after": "9d", "compact-extent-bytes": "64MiB", "compact-after": "5s", "compact-bandwidth": "0",
 		"agents": "a:1,b:2", "agent-group": "g", "agent-zone": "z", "agent-token": "t", "agent-tls-ca": "ca", "agent-tls-cert": "c", "agent-tls-key": "k",
-		"listen": "0.0.0.0:1", "advertise": "h:2", "admin": "none", "admin-token": "u", "group": "h", "zone": "y", "flush-interval": "0s", "flush-bytes": "1MiB",
+		"listen": "0.0.0.0:1", "advertise": "h:2", "admin": "none", "admin-token": "u", "group": "h", "zone": "y", "flush-interval": "0s", "flush-bytes": "1MiB", "cache-bytes": "3MiB",
 		"drain-timeout": "9s", "tls-cert": "d", "tls-key": "l", "tls-client-ca": "cb", "tokens": "f", "reflection": "true",
 	}
 	if len(values) != len(table) {
@@ -103,7 +103,7 @@ func TestLoad_ReadsEverySettingFromEverySource(t *testing.T) {
 			t.Errorf("%s: agents are %+v", name, s.Agents)
 		}
 		want := Serve{
-			Listen: "0.0.0.0:1", Advertise: "h:2", AdminToken: "u", Group: "h", Zone: "y", FlushBytes: 1 << 20, DrainTimeout: 9 * time.Second,
+			Listen: "0.0.0.0:1", Advertise: "h:2", AdminToken: "u", Group: "h", Zone: "y", FlushBytes: 1 << 20, CacheBytes: 3 << 20, DrainTimeout: 9 * time.Second,
 			TLS: TLSFiles{"cb", "d", "l"}, Tokens: "f", Reflection: true,
 		}
 		if s.Serve != want {

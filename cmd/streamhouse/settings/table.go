@@ -125,6 +125,8 @@ var table = []setting{
 		setLongTime(0, func(s *Settings) *time.Duration { return &s.Serve.FlushInterval })},
 	{"flush-bytes", Serving, "BYTES", "size from which a segment takes no more batches (default 8MiB)",
 		setBytes(64<<10, 256<<20, func(s *Settings, n int64) { s.Serve.FlushBytes = n })},
+	{"cache-bytes", Serving, "BYTES", "memory for what consumers read, a third of it for what was just stored; 0 is off (default 192MiB, in a folder that third)",
+		setBytes(0, 1<<40, func(s *Settings, n int64) { s.Serve.CacheBytes = n })},
 	{"drain-timeout", Serving, "TIME", "longest time to finish what was accepted before the end (default 30s)",
 		setLongTime(time.Second, func(s *Settings) *time.Duration { return &s.Serve.DrainTimeout })},
 	{"tls-cert", Serving, "FILE", "serve clients over TLS with this certificate; it is read again when it changes", setFile(func(s *Settings) *string { return &s.Serve.TLS.Cert })},

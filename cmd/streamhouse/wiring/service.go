@@ -66,11 +66,13 @@ func (b *builder) newService(m ports.MetadataStore, s ports.SegmentStore) (*Serv
 		return nil, err
 	}
 	b.telemetryOf()
-	writer, err := b.newAgentWriter(m, s)
+	// The janitor must see the objects as they are.
+	j, err := b.newJanitor(m, s)
 	if err != nil {
 		return nil, err
 	}
-	j, err := b.newJanitor(m, s)
+	s = b.newCache(s)
+	writer, err := b.newAgentWriter(m, s)
 	if err != nil {
 		return nil, err
 	}

@@ -33,10 +33,11 @@ func TestRun_OnStoresInMemory(t *testing.T) {
 			if rand.N(10) == 0 {
 				return nil, errors.New("not now")
 			}
-			return &chaos.Reach{
+			reach := &chaos.Reach{
 				Metadata: shared{fault.NewMetadata(metadata, fault.Random(rand.Uint64(), rates))},
 				Segments: fault.NewSegments(segments, fault.Random(rand.Uint64(), rates)),
-			}, nil
+			}
+			return reach.Keep(), nil
 		},
 		Topic: topic.Name, Partitions: topic.Partitions, Writers: 4, Readers: 2,
 		Pace: 5 * time.Millisecond, Burst: 20, Lives: 300 * time.Millisecond, Seed: 1,

@@ -63,6 +63,15 @@ func (b *backends) open(ctx context.Context) (*chaos.Reach, error) {
 	return &chaos.Reach{Metadata: metadata, Segments: segments}, nil
 }
 
+// process opens them for a writer or a reader.
+func (b *backends) process(ctx context.Context) (*chaos.Reach, error) {
+	reach, err := b.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return reach.Keep(), nil
+}
+
 // with opens the stores for f.
 func (b *backends) with(t *testing.T, f func(ports.MetadataStore, ports.SegmentStore)) {
 	t.Helper()
@@ -92,7 +101,7 @@ func TestChaos_PostgresAndS3(t *testing.T) {
 	})
 	t.Logf("seed %d, %s", *seed, *duration)
 	run := chaos.Start(t, chaos.Config{
-		Open: b.open, Topic: topic, Partitions: partitions, Writers: 8, Readers: 2,
+		Open: b.process, Topic: topic, Partitions: partitions, Writers: 8, Readers: 2,
 		Pace: 20 * time.Millisecond, Burst: 10, Lives: 15 * time.Second, Seed: *seed,
 	})
 	faults := b.torment(t, *duration)
