@@ -243,6 +243,9 @@ func (r *producedRequest) append(timeoutMS uint32) {
 	}
 	var ctx context.Context
 	ctx, r.cancel = context.WithTimeout(r.st.ctx, timeout)
+	if trace := r.message.trace; trace.Valid() {
+		ctx = ports.ContextWithTrace(ctx, trace)
+	}
 	r.st.mu.Lock()
 	r.st.open[r.id] = r
 	r.st.mu.Unlock()

@@ -46,7 +46,9 @@ func (a *app) serveCommand() *cobra.Command {
 func (a *app) serve(ctx context.Context, s settings.Settings) (err error) {
 	cfg := wiringConfig(s)
 	cfg.Agents = settings.Agents{} // of the environment, for clients
-	cfg.Version = readBuild().version
+	if err := a.traced(&cfg); err != nil {
+		return err
+	}
 	var service *wiring.Service
 	system, err := a.open(ctx, cfg, &service)
 	if err != nil {

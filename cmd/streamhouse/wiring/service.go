@@ -15,6 +15,7 @@ import (
 
 	"github.com/streamhouse/streamhouse/adapters/direct"
 	"github.com/streamhouse/streamhouse/adapters/grpc"
+	"github.com/streamhouse/streamhouse/adapters/otel"
 	"github.com/streamhouse/streamhouse/adapters/prom"
 	"github.com/streamhouse/streamhouse/app/agent"
 	"github.com/streamhouse/streamhouse/app/janitor"
@@ -56,6 +57,9 @@ func (b *builder) telemetryOf() {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	b.metrics = registry
 	b.cfg.Telemetry = prom.New(registry)
+	if b.traces != nil {
+		b.cfg.Telemetry = otel.New(b.traces, b.cfg.Telemetry)
+	}
 }
 
 // newService starts the parts of an agent in the order in which they need each

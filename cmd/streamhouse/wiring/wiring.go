@@ -17,10 +17,12 @@ import (
 	"go.uber.org/fx/fxevent"
 
 	"github.com/streamhouse/streamhouse/adapters/direct"
+	"github.com/streamhouse/streamhouse/adapters/otel"
 	"github.com/streamhouse/streamhouse/app/consumer"
 	"github.com/streamhouse/streamhouse/app/janitor"
 	"github.com/streamhouse/streamhouse/app/producer"
 	"github.com/streamhouse/streamhouse/cmd/streamhouse/settings"
+	"github.com/streamhouse/streamhouse/cmd/streamhouse/tracing"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -52,6 +54,9 @@ type Config struct {
 
 	// Telemetry is told what happens inside; required.
 	Telemetry ports.Telemetry
+	// Traces says whether and where spans are sent, of producers, consumers and
+	// services alike.
+	Traces tracing.Config
 }
 
 // DefaultConfig is every part's defaults, the folder ./data, LZ4 and no
@@ -94,6 +99,9 @@ type System struct{ app *fx.App }
 // After an error nothing is left open; it is a *PartError.
 func Open(ctx context.Context, cfg Config, targets ...any) (*System, error) {
 	b := &builder{ctx: ctx, cfg: cfg}
+	if err := b.openTraces(); err != nil {
+		return nil, err
+	}
 	reach := b.overStores()
 	if len(cfg.Agents.Addresses) > 0 {
 		reach = b.overAgents()
@@ -119,6 +127,22 @@ func Open(ctx context.Context, cfg Config, targets ...any) (*System, error) {
 	return &System{app: app}, nil
 }
 
+// openTraces puts a tracer before the telemetry, if spans are asked for. It is
+// stopped last, when nothing makes spans any more.
+func (b *builder) openTraces() error {
+	if !b.cfg.Traces.Enabled() {
+		return nil
+	}
+	provider, err := tracing.Start(b.ctx, b.cfg.Traces, b.cfg.Version)
+	if err != nil {
+		return failed("start the export of traces", err)
+	}
+	b.started("export of traces", provider.Close)
+	b.traces = provider
+	b.cfg.Telemetry = otel.New(provider, b.cfg.Telemetry)
+	return nil
+}
+
 // plain takes off what fx says about its own graph.
 func plain(err error) error {
 	var part *PartError
@@ -138,6 +162,8 @@ type builder struct {
 	ctx   context.Context
 	cfg   Config
 	stops []part
+	// traces is where spans go, nil if nowhere.
+	traces *tracing.Provider
 	// metrics is what a service's telemetry counts, nil without one.
 	metrics *prometheus.Registry
 }
