@@ -32,14 +32,17 @@ const (
 	headerBytes = 16 << 10
 )
 
-// Backend is what a Server puts a network in front of. All are required. The
-// server closes none of them.
+// Backend is what a Server puts a network in front of. All but Describe are
+// required. The server closes none of them.
 type Backend struct {
 	Transport ports.Transport
 	Fetcher   ports.Fetcher
 	Topics    ports.Topics
 	Producers ports.Producers
 	Agents    ports.AgentDiscovery
+	// Describe says of the agent what the server does not know by itself: NotReady
+	// and Loops. Nil: nothing.
+	Describe func() ports.AgentStatus
 }
 
 // ServerConfig says how a Server works. Start from DefaultServerConfig.

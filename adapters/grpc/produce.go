@@ -194,7 +194,7 @@ func (st *producing) take(r *produceRequest) error {
 		p.batches = append(p.batches, b)
 		p.indexes = append(p.indexes, uint32(i))
 	}
-	st.s.count(len(p.batches), len(r.batches)-len(p.batches))
+	st.s.count(p.batches, len(r.batches)-len(p.batches))
 	if p.left = len(p.batches); p.left > 0 {
 		p.append(r.timeoutMS)
 	} else {
@@ -226,10 +226,15 @@ func (st *producing) judge(b ports.Batch, late bool) error {
 	return st.s.limiter.take(st.client, b.Topic, int64(len(b.Bytes)))
 }
 
-func (s *Server) count(taken, refused int) {
+func (s *Server) count(taken []ports.Batch, refused int) {
+	var bytes int64
+	for i := range taken {
+		bytes += int64(len(taken[i].Bytes))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.counts.Batches += int64(taken)
+	s.counts.Batches += int64(len(taken))
+	s.counts.BatchBytes += bytes
 	s.counts.Refused += int64(refused)
 }
 

@@ -79,12 +79,14 @@ func (b *builder) newService(m ports.MetadataStore, s ports.SegmentStore) (*Serv
 		return nil, err
 	}
 	b.background("janitor", j.Run)
-	server, err := b.newServer(grpc.Backend{Transport: writer, Fetcher: b.newFetcher(m, s), Topics: m, Producers: m, Agents: discovery})
+	failures := make(chan error, 1) // holds the one reason to end
+	svc := &Service{janitor: j, began: time.Now(), version: b.cfg.Version, Failed: failures, asked: make(chan struct{})}
+	svc.server, err = b.newServer(grpc.Backend{
+		Transport: writer, Fetcher: b.newFetcher(m, s), Topics: m, Producers: m, Agents: discovery, Describe: svc.describe,
+	})
 	if err != nil {
 		return nil, err
 	}
-	failures := make(chan error, 1) // holds the one reason to end
-	svc := &Service{server: server, janitor: j, began: time.Now(), version: b.cfg.Version, Failed: failures, asked: make(chan struct{})}
 	var lc net.ListenConfig
 	listener, err := lc.Listen(b.ctx, "tcp", b.cfg.Serve.Listen)
 	if err != nil {
@@ -94,7 +96,7 @@ func (b *builder) newService(m ports.MetadataStore, s ports.SegmentStore) (*Serv
 	if err := b.newAdmin(svc); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	b.serve(server, listener, failures)
+	b.serve(svc.server, listener, failures)
 	if err := b.register(svc, discovery); err != nil {
 		return nil, err
 	}
@@ -238,6 +240,24 @@ func (s *Service) ready() error {
 		return fmt.Errorf("the metadata store has not been reached for %s: %w", time.Since(e.HeardAt).Round(time.Second), e.Err)
 	}
 	return nil
+}
+
+// describe is what the server tells of the agent besides what it knows itself.
+func (s *Service) describe() (d ports.AgentStatus) {
+	if err := s.ready(); err != nil {
+		d.NotReady = err.Error()
+	}
+	for _, l := range s.janitor.Status() {
+		loop := ports.AgentLoop{Name: l.Loop, Passed: !l.LastSuccess.IsZero()}
+		if loop.Passed {
+			loop.SinceSuccess = time.Since(l.LastSuccess)
+		}
+		if l.Err != nil {
+			loop.Failure = l.Err.Error()
+		}
+		d.Loops = append(d.Loops, loop)
+	}
+	return d
 }
 
 // Drain says in the list that the agent takes nothing new. Close follows.

@@ -93,8 +93,7 @@ type System struct{ app *fx.App }
 
 // Open makes what the targets point to, and what that needs. A target is a
 // pointer to a *producer.Producer, *consumer.Consumer, *topics.Topics, *janitor.Janitor, a *Service,
-// ports.AgentDiscovery,
-// ports.MetadataStore or ports.SegmentStore.
+// ports.AgentDiscovery, an AgentLister, an AgentProbe, ports.MetadataStore or ports.SegmentStore.
 //
 // After an error nothing is left open; it is a *PartError.
 func Open(ctx context.Context, cfg Config, targets ...any) (*System, error) {
@@ -112,7 +111,7 @@ func Open(ctx context.Context, cfg Config, targets ...any) (*System, error) {
 		fx.Module("topics", fx.Provide(newTopics)),
 		fx.Module("producer", fx.Provide(b.newProducer)),
 		fx.Module("consumer", fx.Provide(b.newConsumer)),
-		fx.Module("service", fx.Provide(b.newService, discoveryOf)),
+		fx.Module("service", fx.Provide(b.newService, discoveryOf, b.newProbe)),
 		fx.Module("janitor", fx.Provide(b.newJanitor)),
 		fx.Invoke(func(lc fx.Lifecycle) { lc.Append(fx.StopHook(b.stop)) }),
 		fx.Populate(targets...),
