@@ -8,6 +8,7 @@ import (
 	"time"
 
 	grpcgo "google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	"github.com/streamhouse/streamhouse/adapters/grpc/agentv1"
 	"github.com/streamhouse/streamhouse/domain"
@@ -188,6 +189,7 @@ func (st *producing) take(r *produceRequest) error {
 	for i, b := range r.batches {
 		err := st.judge(b, late)
 		if err != nil {
+			st.complain(b, err)
 			st.answer(outcome{request: r.id, index: uint32(i), base: -1, err: encodeError(err)})
 			continue
 		}
@@ -201,6 +203,16 @@ func (st *producing) take(r *produceRequest) error {
 		r.free()
 	}
 	return nil
+}
+
+// complain notes a batch that is refused for what it is. Want of room and of
+// readiness are the agent's own.
+func (st *producing) complain(b ports.Batch, err error) {
+	switch codeOf(err) {
+	case codes.InvalidArgument, codes.DataLoss, codes.PermissionDenied:
+		st.s.conns.complaints.add(st.client.peer, agentv1.LogService_Produce_FullMethodName, err,
+			"topic_id", b.Topic.String(), "partition", int(b.Partition), "bytes", len(b.Bytes))
+	}
 }
 
 // judge returns why b is not taken over, or books it.

@@ -52,6 +52,9 @@ type Stats struct {
 	// Batches counts those taken over and BatchBytes their bytes, Refused those
 	// that were not, Cut the Produce streams that were ended because of what the client did.
 	Batches, BatchBytes, Refused, Cut int64
+	// Bad counts the calls and batches that no client of ours makes, or that their
+	// caller may not make.
+	Bad int64
 }
 
 // NewServer makes a Server in front of b. *domain.ConfigError: something is
@@ -66,6 +69,7 @@ func NewServer(b Backend, cfg ServerConfig) (*Server, error) {
 	}
 	s.limiter.cfg, s.limiter.topics = &s.cfg, make(map[domain.TopicID]int64)
 	s.fetches.left, s.conns.fetches = cfg.FetchTotalBytes, &s.fetches
+	s.conns.complaints.log, s.conns.complaints.every = cfg.Log, cfg.ComplainEvery
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.rpc = grpcgo.NewServer(s.options()...)
 	s.rpc.RegisterService(logDescription(), &logService{s: s})
@@ -179,6 +183,7 @@ func (s *Server) Stats() Stats {
 	c := s.counts
 	c.Streams = len(s.streams)
 	c.Connections = int(s.conns.open.Load())
+	c.Bad = s.conns.complaints.bad.Load()
 	c.HeldBytes, c.FetchBytes = s.limiter.held(), s.cfg.FetchTotalBytes-s.fetches.unused()
 	return c
 }

@@ -38,7 +38,7 @@ func (c *tool) serving(line func(string), args ...string) (address string) {
 		defer close(reading)
 		defer close(found)
 		for lines := bufio.NewScanner(read); lines.Scan(); {
-			if _, at, ok := strings.Cut(lines.Text(), "serves at "); ok {
+			if at, ok := addressOf(lines.Text()); ok {
 				found <- at
 			}
 			if line != nil {

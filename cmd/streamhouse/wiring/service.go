@@ -15,7 +15,6 @@ import (
 
 	"github.com/streamhouse/streamhouse/adapters/direct"
 	"github.com/streamhouse/streamhouse/adapters/grpc"
-	"github.com/streamhouse/streamhouse/adapters/otel"
 	"github.com/streamhouse/streamhouse/adapters/prom"
 	"github.com/streamhouse/streamhouse/app/agent"
 	"github.com/streamhouse/streamhouse/app/janitor"
@@ -56,10 +55,8 @@ func (b *builder) telemetryOf() {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	b.metrics = registry
-	b.cfg.Telemetry = prom.New(registry)
-	if b.traces != nil {
-		b.cfg.Telemetry = otel.New(b.traces, b.cfg.Telemetry)
-	}
+	b.told = append(b.told, prom.New(registry))
+	b.join()
 }
 
 // newService starts the parts of an agent in the order in which they need each
@@ -124,7 +121,7 @@ func (b *builder) newAgentWriter(m ports.MetadataStore, s ports.SegmentStore) (p
 
 func (b *builder) newServer(backend grpc.Backend) (*grpc.Server, error) {
 	cfg := grpc.DefaultServerConfig()
-	cfg.Version, cfg.Reflection = b.cfg.Version, b.cfg.Serve.Reflection
+	cfg.Version, cfg.Reflection, cfg.Log = b.cfg.Version, b.cfg.Serve.Reflection, b.cfg.Log
 	var err error
 	if cfg.TLS, err = serverTLS(b.cfg.Serve.TLS); err != nil {
 		return nil, failed("read the TLS files", err)
@@ -174,7 +171,7 @@ func (b *builder) register(svc *Service, discovery ports.AgentDiscovery) error {
 		return failed("enter the list of agents", fmt.Errorf("%s is no address that clients can reach: give --advertise HOST:PORT", address))
 	}
 	spec := ports.AgentSpec{Group: b.cfg.Serve.Group, Zone: b.cfg.Serve.Zone, Address: address, Version: listed(b.cfg.Version)}
-	entry, err := agent.Start(b.ctx, discovery, spec)
+	entry, err := agent.Start(b.ctx, &loggedDiscovery{AgentDiscovery: discovery, log: b.cfg.Log}, spec)
 	if err != nil {
 		return failed("enter the list of agents", err)
 	}
@@ -278,6 +275,7 @@ type ServiceStatus struct {
 	HeldBytes     int64            `json:"held_bytes"`
 	Batches       int64            `json:"batches"`
 	Refused       int64            `json:"refused_batches"`
+	Bad           int64            `json:"bad_requests"`
 	Loops         []loopStatusJSON `json:"loops"`
 }
 
@@ -293,7 +291,7 @@ func (s *Service) Status() ServiceStatus {
 	status := ServiceStatus{
 		Address: s.Address, Version: s.version,
 		UptimeSeconds: time.Since(s.began).Seconds(), Ready: true,
-		Connections: stats.Connections, Streams: stats.Streams, HeldBytes: stats.HeldBytes, Batches: stats.Batches, Refused: stats.Refused,
+		Connections: stats.Connections, Streams: stats.Streams, HeldBytes: stats.HeldBytes, Batches: stats.Batches, Refused: stats.Refused, Bad: stats.Bad,
 	}
 	if entry := s.entry.Load(); entry != nil {
 		e := entry.Status()
