@@ -80,7 +80,8 @@ func (b *ConsumerBuilder) Agents(a AgentClient) *ConsumerBuilder {
 	return b
 }
 
-// Telemetry is told what happens inside. Default: nothing.
+// Telemetry is told what happens inside. Default: nothing. One of adapters/prom
+// makes metrics of it, one of adapters/otel also spans.
 func (b *ConsumerBuilder) Telemetry(t Telemetry) *ConsumerBuilder {
 	b.telemetry = t
 	return b

@@ -69,7 +69,8 @@ func (b *ProducerBuilder) Agents(a AgentClient) *ProducerBuilder {
 	return b
 }
 
-// Telemetry is told what happens inside. Default: nothing.
+// Telemetry is told what happens inside. Default: nothing. One of adapters/prom
+// makes metrics of it, one of adapters/otel also spans.
 func (b *ProducerBuilder) Telemetry(t Telemetry) *ProducerBuilder {
 	b.telemetry = t
 	return b

@@ -112,6 +112,34 @@ type Agent struct {
 	StartedAt, SeenAt time.Time
 }
 
+// AgentStatus is how one agent is doing, as it says itself.
+type AgentStatus struct {
+	Version string
+	Uptime  time.Duration
+	// NotReady is why it should get no work now; "" if it should.
+	NotReady string
+	// Connections and Streams are the connections and the Produce streams of
+	// clients.
+	Connections, Streams int
+	// HeldBytes are of batches that are taken over and not settled.
+	HeldBytes int64
+	// Batches counts those taken over since it started, BatchBytes their bytes,
+	// Refused those that were not.
+	Batches, BatchBytes, Refused int64
+	// Loops are those of its upkeep.
+	Loops []AgentLoop
+}
+
+// AgentLoop is how one loop of an agent's upkeep is doing.
+type AgentLoop struct {
+	Name string
+	// SinceSuccess is how long ago a pass last went through, if one has: Passed.
+	SinceSuccess time.Duration
+	Passed       bool
+	// Failure is why the last pass did not go through; "" if it did.
+	Failure string
+}
+
 // CompareAgents is the order of AgentDiscovery.Agents.
 func CompareAgents(a, b Agent) int {
 	return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID.String(), b.ID.String()))

@@ -86,7 +86,7 @@ func (w *Writer) commit(group []*draft) bool {
 	w.acknowledgeEarly(group)
 	deadline := time.Now().Add(w.cfg.CommitBudget)
 	for attempt, inDoubt := 0, false; ; attempt++ {
-		results, err := w.attempt(requests)
+		results, err := w.attempt(group, requests)
 		if err == nil {
 			w.resolve(group, results)
 			return true
@@ -112,12 +112,15 @@ func (w *Writer) commit(group []*draft) bool {
 }
 
 // attempt calls the metadata store once.
-func (w *Writer) attempt(requests []commit.Segment) ([]ports.CommitResult, error) {
+func (w *Writer) attempt(group []*draft, requests []commit.Segment) ([]ports.CommitResult, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), w.cfg.CommitTimeout)
 	defer cancel()
-	start := time.Now()
+	start, span := time.Now(), w.commitSpan(group)
 	results, err := w.log.Commit(ctx, requests)
 	w.tel.Record(ports.Event{Kind: ports.MetadataCommit, Duration: time.Since(start), Count: len(requests), Err: err})
+	if span != nil {
+		span.End(commitEnd(group, err))
+	}
 	w.mu.Lock()
 	w.trouble = err
 	w.mu.Unlock()

@@ -15,6 +15,7 @@ type call struct {
 	ctx    context.Context // the Append's own; its end settles what is open
 	settle func(i int, r ports.AppendResult)
 	items  []item
+	trace  ports.TraceContext // of the span that the Append is part of
 	// corrupt are the answers of the batches that are not items.
 	corrupt outbox
 	bytes   int64

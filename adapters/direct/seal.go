@@ -19,7 +19,8 @@ type draft struct {
 	items  []*item // from the build on in the order of their positions
 	live   int     // items not settled
 
-	streams []*stream // of its items, each once
+	traces  []ports.TraceContext // of the sampled Appends in it, the first ones
+	streams []*stream            // of its items, each once
 	// blockers counts, per stream, the segments before this one that were not
 	// clear when it was sealed and are not now; dependants are the reverse.
 	blockers   int

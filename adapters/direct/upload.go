@@ -62,11 +62,14 @@ func (w *Writer) upload(s *draft) error {
 	if err != nil {
 		return err
 	}
-	start := time.Now()
+	start, span := time.Now(), w.span(ports.PutSpan, s.traces)
 	err = w.retry(s, func() error { return w.put(s, object) })
 	w.tel.Record(ports.Event{
 		Kind: ports.SegmentPut, Duration: time.Since(start), Bytes: s.size, Count: len(items), Err: err,
 	})
+	if span != nil {
+		span.End(ports.SpanEnd{Segment: s.ref.ID, Bytes: s.size, Count: len(items), Err: err})
+	}
 	w.recycle(object)
 	return err
 }
@@ -81,6 +84,9 @@ func (w *Writer) beginBuild(s *draft) (items []*item, buf []byte) {
 		if it.state == sealed {
 			items = append(items, it)
 			size += int64(len(it.bytes))
+			if it.call.trace.Sampled() {
+				s.traces = ports.AddTrace(s.traces, it.call.trace)
+			}
 		}
 	}
 	if len(items) == 0 {

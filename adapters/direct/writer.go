@@ -24,6 +24,7 @@ type Writer struct {
 	log     Metadata
 	store   ports.SegmentStore
 	tel     ports.Telemetry
+	tracer  ports.Tracer // nil: no spans
 	cfg     Config
 	cluster domain.ClusterID
 
@@ -68,7 +69,7 @@ func NewWriter(log Metadata, store ports.SegmentStore, tel ports.Telemetry, cfg 
 	}
 	seed := cmp.Or(cfg.Seed, rand.Uint64())
 	w := &Writer{
-		log: log, store: store, tel: tel, cfg: cfg,
+		log: log, store: store, tel: tel, tracer: ports.TracerOf(tel), cfg: cfg,
 		cluster:  log.ClusterID(),
 		done:     make(chan struct{}),
 		jitter:   rand.New(rand.NewPCG(seed, seed)),
@@ -89,6 +90,9 @@ func (w *Writer) Append(ctx context.Context, batches []ports.Batch, settle func(
 		return expired(context.Cause(ctx), nil, ports.Transient)
 	}
 	c := newCall(ctx, batches, settle)
+	if w.tracer != nil {
+		c.trace = ports.TraceOf(ctx)
+	}
 	granted, err := w.admit(c)
 	if granted == nil {
 		return err

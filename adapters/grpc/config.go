@@ -3,6 +3,7 @@ package grpc
 import (
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -32,14 +33,17 @@ const (
 	headerBytes = 16 << 10
 )
 
-// Backend is what a Server puts a network in front of. All are required. The
-// server closes none of them.
+// Backend is what a Server puts a network in front of. All but Describe are
+// required. The server closes none of them.
 type Backend struct {
 	Transport ports.Transport
 	Fetcher   ports.Fetcher
 	Topics    ports.Topics
 	Producers ports.Producers
 	Agents    ports.AgentDiscovery
+	// Describe says of the agent what the server does not know by itself: NotReady
+	// and Loops. Nil: nothing.
+	Describe func() ports.AgentStatus
 }
 
 // ServerConfig says how a Server works. Start from DefaultServerConfig.
@@ -52,6 +56,10 @@ type ServerConfig struct {
 	// Authorizer says who a caller is and what it may do. Nil lets everybody do
 	// everything.
 	Authorizer Authorizer
+	// Log is told of bad requests: of each peer one in ComplainEvery, with how many
+	// more there were. Nil: nobody.
+	Log           *slog.Logger
+	ComplainEvery time.Duration
 	// Reflection lets callers ask for the services' descriptions.
 	Reflection bool
 
@@ -96,7 +104,7 @@ type ServerConfig struct {
 // DefaultServerConfig suits an agent whose transport takes 64 MiB or more.
 func DefaultServerConfig() ServerConfig {
 	return ServerConfig{
-		Version:     "unknown",
+		Version: "unknown", ComplainEvery: time.Second,
 		ClientBytes: 32 << 20, TopicBytes: 48 << 20, TotalBytes: 64 << 20,
 		MaxBatches: 16384, MaxUnread: 131072, RetryAfter: 100 * time.Millisecond,
 		FetchBytes: 16 << 20, FetchTotalBytes: 128 << 20, FetchMaxWait: 30 * time.Second,
@@ -112,6 +120,7 @@ func DefaultServerConfig() ServerConfig {
 func (c ServerConfig) Validate() error {
 	const most = 1 << 40
 	return errors.Join(
+		wantDuration("ComplainEvery", c.ComplainEvery, time.Millisecond),
 		wantInt("ClientBytes", c.ClientBytes, 1, most),
 		wantInt("TopicBytes", c.TopicBytes, 1, most),
 		wantInt("TotalBytes", c.TotalBytes, 2*largestBatch, most),

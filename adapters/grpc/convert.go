@@ -70,6 +70,37 @@ func decodeAgent(a *agentv1.Agent) (ports.Agent, error) {
 	return out, out.Validate()
 }
 
+func encodeAgentStatus(d ports.AgentStatus) *agentv1.DescribeAgentResponse {
+	out := &agentv1.DescribeAgentResponse{
+		Version: clip(d.Version), UptimeMs: d.Uptime.Milliseconds(), NotReady: clip(d.NotReady),
+		Connections: int64(d.Connections), ProduceStreams: int64(d.Streams), HeldBytes: d.HeldBytes,
+		Batches: d.Batches, BatchBytes: d.BatchBytes, RefusedBatches: d.Refused,
+	}
+	for _, l := range d.Loops {
+		loop := &agentv1.Loop{Name: clip(l.Name), Failure: clip(l.Failure)}
+		if l.Passed {
+			loop.SinceSuccessMs = new(l.SinceSuccess.Milliseconds())
+		}
+		out.Loops = append(out.Loops, loop)
+	}
+	return out
+}
+
+func decodeAgentStatus(a *agentv1.DescribeAgentResponse) ports.AgentStatus {
+	d := ports.AgentStatus{
+		Version: a.GetVersion(), Uptime: time.Duration(a.GetUptimeMs()) * time.Millisecond, NotReady: a.GetNotReady(),
+		Connections: int(a.GetConnections()), Streams: int(a.GetProduceStreams()), HeldBytes: a.GetHeldBytes(),
+		Batches: a.GetBatches(), BatchBytes: a.GetBatchBytes(), Refused: a.GetRefusedBatches(),
+	}
+	for _, l := range a.GetLoops() {
+		d.Loops = append(d.Loops, ports.AgentLoop{
+			Name: l.GetName(), SinceSuccess: time.Duration(l.GetSinceSuccessMs()) * time.Millisecond,
+			Passed: l.SinceSuccessMs != nil, Failure: l.GetFailure(),
+		})
+	}
+	return d
+}
+
 // statuses are the answers of the log about a batch.
 var statuses = map[commit.Status]agentv1.Status{
 	commit.Accepted:           agentv1.Status_STATUS_ACCEPTED,

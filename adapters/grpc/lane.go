@@ -156,7 +156,7 @@ func (l *lane) book(r *request, now time.Time) {
 
 // encode makes the message of r. The bytes of its batches are not used after it.
 func (l *lane) encode(r *request, now time.Time) *frame {
-	m := produceRequest{id: r.id, timeoutMS: r.call.timeout(now), batches: make([]ports.Batch, len(r.entries))}
+	m := produceRequest{id: r.id, timeoutMS: r.call.timeout(now), trace: r.call.trace, batches: make([]ports.Batch, len(r.entries))}
 	for i, e := range r.entries {
 		m.batches[i] = e.batch
 	}

@@ -22,6 +22,7 @@ type limiter struct {
 
 // client is one connection.
 type client struct {
+	peer  string
 	bytes int64 // of batches; guarded by limiter.mu
 
 	mu     sync.Mutex
@@ -104,12 +105,15 @@ func (l *limiter) held() int64 {
 }
 
 // connections gives every connection its client, and counts them.
-type connections struct{ open atomic.Int64 }
+type connections struct {
+	open       atomic.Int64
+	complaints complaints
+}
 
 type clientKey struct{}
 
-func (c *connections) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context {
-	return context.WithValue(ctx, clientKey{}, new(client))
+func (c *connections) TagConn(ctx context.Context, info *stats.ConnTagInfo) context.Context {
+	return context.WithValue(ctx, clientKey{}, &client{peer: info.RemoteAddr.String()})
 }
 
 func (c *connections) HandleConn(ctx context.Context, s stats.ConnStats) {
@@ -122,8 +126,21 @@ func (c *connections) HandleConn(ctx context.Context, s stats.ConnStats) {
 	}
 }
 
-func (c *connections) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
-func (c *connections) HandleRPC(context.Context, stats.RPCStats)                       {}
+// methodKey is the context key of a call's method.
+type methodKey struct{}
+
+func (c *connections) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
+	return context.WithValue(ctx, methodKey{}, info.FullMethodName)
+}
+
+// HandleRPC sees the end of every call, also of one whose message never came to a
+// handler.
+func (c *connections) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	if end, ok := s.(*stats.End); ok && isBad(end.Error) {
+		method, _ := ctx.Value(methodKey{}).(string)
+		c.complaints.add(clientOf(ctx).peer, method, end.Error)
+	}
+}
 
 // clientOf returns the connection that a call came on.
 func clientOf(ctx context.Context) *client {

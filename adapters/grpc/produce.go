@@ -8,6 +8,7 @@ import (
 	"time"
 
 	grpcgo "google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	"github.com/streamhouse/streamhouse/adapters/grpc/agentv1"
 	"github.com/streamhouse/streamhouse/domain"
@@ -188,19 +189,30 @@ func (st *producing) take(r *produceRequest) error {
 	for i, b := range r.batches {
 		err := st.judge(b, late)
 		if err != nil {
+			st.complain(b, err)
 			st.answer(outcome{request: r.id, index: uint32(i), base: -1, err: encodeError(err)})
 			continue
 		}
 		p.batches = append(p.batches, b)
 		p.indexes = append(p.indexes, uint32(i))
 	}
-	st.s.count(len(p.batches), len(r.batches)-len(p.batches))
+	st.s.count(p.batches, len(r.batches)-len(p.batches))
 	if p.left = len(p.batches); p.left > 0 {
 		p.append(r.timeoutMS)
 	} else {
 		r.free()
 	}
 	return nil
+}
+
+// complain notes a batch that is refused for what it is. Want of room and of
+// readiness are the agent's own.
+func (st *producing) complain(b ports.Batch, err error) {
+	switch codeOf(err) {
+	case codes.InvalidArgument, codes.DataLoss, codes.PermissionDenied:
+		st.s.conns.complaints.add(st.client.peer, agentv1.LogService_Produce_FullMethodName, err,
+			"topic_id", b.Topic.String(), "partition", int(b.Partition), "bytes", len(b.Bytes))
+	}
 }
 
 // judge returns why b is not taken over, or books it.
@@ -226,10 +238,15 @@ func (st *producing) judge(b ports.Batch, late bool) error {
 	return st.s.limiter.take(st.client, b.Topic, int64(len(b.Bytes)))
 }
 
-func (s *Server) count(taken, refused int) {
+func (s *Server) count(taken []ports.Batch, refused int) {
+	var bytes int64
+	for i := range taken {
+		bytes += int64(len(taken[i].Bytes))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.counts.Batches += int64(taken)
+	s.counts.Batches += int64(len(taken))
+	s.counts.BatchBytes += bytes
 	s.counts.Refused += int64(refused)
 }
 
@@ -243,6 +260,9 @@ func (r *producedRequest) append(timeoutMS uint32) {
 	}
 	var ctx context.Context
 	ctx, r.cancel = context.WithTimeout(r.st.ctx, timeout)
+	if trace := r.message.trace; trace.Valid() {
+		ctx = ports.ContextWithTrace(ctx, trace)
+	}
 	r.st.mu.Lock()
 	r.st.open[r.id] = r
 	r.st.mu.Unlock()

@@ -2,10 +2,13 @@ package grpc
 
 import (
 	"context"
+	"fmt"
+	"slices"
 
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/streamhouse/streamhouse/adapters/grpc/agentv1"
+	"github.com/streamhouse/streamhouse/ports"
 )
 
 // rule says who may make a call.
@@ -46,7 +49,8 @@ var rules = map[string]rule{
 	"streamhouse.agent.v1.ProducerService/RegisterProducer": {scopes: writers},
 	"streamhouse.agent.v1.ProducerService/AbandonBatch":     {scopes: writers, check: byID[*agentv1.AbandonBatchRequest]},
 
-	"streamhouse.agent.v1.AgentService/ListAgents": {scopes: everyone, always: true}, // it leads to those that are
+	"streamhouse.agent.v1.AgentService/ListAgents":    {scopes: everyone, always: true}, // it leads to those that are
+	"streamhouse.agent.v1.AgentService/DescribeAgent": {scopes: admins, always: true, check: ofAll},
 
 	grpc_health_v1.Health_ServiceDesc.ServiceName + "/Check": {public: true, always: true},
 	grpc_health_v1.Health_ServiceDesc.ServiceName + "/List":  {public: true, always: true},
@@ -59,6 +63,14 @@ var rules = map[string]rule{
 // byName checks the topic that the request names.
 func byName[R interface{ GetName() []byte }](_ context.Context, a *access, request any) error {
 	return a.name(string(request.(R).GetName()))
+}
+
+// ofAll lets through who may touch every topic: what is asked for tells of all.
+func ofAll(_ context.Context, a *access, _ any) error {
+	if slices.Contains(a.who.Topics, "") {
+		return nil
+	}
+	return agentError("check topics", ports.Definite, fmt.Errorf("%w: %q may not touch all topics", ErrPermissionDenied, a.who.Name))
 }
 
 // byID checks the topic whose id the request has.

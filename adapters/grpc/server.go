@@ -24,6 +24,7 @@ import (
 type Server struct {
 	backend Backend
 	cfg     ServerConfig
+	began   time.Time
 	names   *topicNames
 	limiter limiter
 	lending lending
@@ -48,9 +49,12 @@ type Stats struct {
 	// HeldBytes is what is taken over and not settled, FetchBytes what fetches
 	// may hold: what is being read, not sent, or may come to those that wait.
 	HeldBytes, FetchBytes int64
-	// Batches counts those taken over, Refused those that were not, Cut the
-	// Produce streams that were ended because of what the client did.
-	Batches, Refused, Cut int64
+	// Batches counts those taken over and BatchBytes their bytes, Refused those
+	// that were not, Cut the Produce streams that were ended because of what the client did.
+	Batches, BatchBytes, Refused, Cut int64
+	// Bad counts the calls and batches that no client of ours makes, or that their
+	// caller may not make.
+	Bad int64
 }
 
 // NewServer makes a Server in front of b. *domain.ConfigError: something is
@@ -60,17 +64,18 @@ func NewServer(b Backend, cfg ServerConfig) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		backend: b, cfg: cfg, names: newTopicNames(b.Topics), health: health.NewServer(),
+		backend: b, cfg: cfg, began: time.Now(), names: newTopicNames(b.Topics), health: health.NewServer(),
 		streams: make(map[*producing]struct{}),
 	}
 	s.limiter.cfg, s.limiter.topics = &s.cfg, make(map[domain.TopicID]int64)
 	s.lending = newLending(cfg.FetchTotalBytes)
+	s.conns.complaints.log, s.conns.complaints.every = cfg.Log, cfg.ComplainEvery
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.rpc = grpcgo.NewServer(s.options()...)
 	s.rpc.RegisterService(logDescription(), &logService{s: s})
 	agentv1.RegisterTopicServiceServer(s.rpc, &topicService{topics: b.Topics})
 	agentv1.RegisterProducerServiceServer(s.rpc, &producerService{producers: b.Producers})
-	agentv1.RegisterAgentServiceServer(s.rpc, &agentService{agents: b.Agents})
+	agentv1.RegisterAgentServiceServer(s.rpc, &agentService{s: s})
 	grpc_health_v1.RegisterHealthServer(s.rpc, s.health)
 	if cfg.Reflection {
 		reflection.Register(s.rpc)
@@ -178,6 +183,7 @@ func (s *Server) Stats() Stats {
 	c := s.counts
 	c.Streams = len(s.streams)
 	c.Connections = int(s.conns.open.Load())
+	c.Bad = s.conns.complaints.bad.Load()
 	c.HeldBytes, c.FetchBytes = s.limiter.held(), s.lending.used()
 	return c
 }

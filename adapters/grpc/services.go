@@ -2,6 +2,7 @@ package grpc
 
 import (
 	"context"
+	"time"
 
 	"github.com/streamhouse/streamhouse/adapters/grpc/agentv1"
 	"github.com/streamhouse/streamhouse/domain"
@@ -131,14 +132,14 @@ func (p *producerService) AbandonBatch(ctx context.Context, r *agentv1.AbandonBa
 	return &agentv1.AbandonBatchResponse{Status: encodeStatus(o.Status), BaseOffset: int64(o.Base)}, nil
 }
 
-// agentService serves the list of agents.
+// agentService serves the list of agents, and how this one is doing.
 type agentService struct {
 	agentv1.UnimplementedAgentServiceServer
-	agents ports.AgentDiscovery
+	s *Server
 }
 
 func (a *agentService) ListAgents(ctx context.Context, r *agentv1.ListAgentsRequest) (*agentv1.ListAgentsResponse, error) {
-	all, err := a.agents.Agents(ctx, r.GetGroup())
+	all, err := a.s.backend.Agents.Agents(ctx, r.GetGroup())
 	if err != nil {
 		return nil, err
 	}
@@ -147,4 +148,24 @@ func (a *agentService) ListAgents(ctx context.Context, r *agentv1.ListAgentsRequ
 		out.Agents = append(out.Agents, encodeAgent(agent))
 	}
 	return out, nil
+}
+
+func (a *agentService) DescribeAgent(context.Context, *agentv1.DescribeAgentRequest) (*agentv1.DescribeAgentResponse, error) {
+	return encodeAgentStatus(a.s.describe()), nil
+}
+
+// describe puts together what the server and its backend know of the agent.
+func (s *Server) describe() ports.AgentStatus {
+	var d ports.AgentStatus
+	if s.backend.Describe != nil {
+		d = s.backend.Describe()
+	}
+	if reason := s.unready.Load(); reason != nil && d.NotReady == "" {
+		d.NotReady = (*reason).Error()
+	}
+	stats := s.Stats()
+	d.Version, d.Uptime = s.cfg.Version, time.Since(s.began)
+	d.Connections, d.Streams, d.HeldBytes = stats.Connections, stats.Streams, stats.HeldBytes
+	d.Batches, d.BatchBytes, d.Refused = stats.Batches, stats.BatchBytes, stats.Refused
+	return d
 }

@@ -21,6 +21,7 @@ var statusCodes = []struct {
 }{
 	{ErrUnauthenticated, codes.Unauthenticated},
 	{ErrPermissionDenied, codes.PermissionDenied},
+	{errInvalid, codes.InvalidArgument},
 	{ErrNoRoom, codes.ResourceExhausted},
 	{ErrNotReady, codes.Unavailable},
 	{domain.ErrBufferFull, codes.ResourceExhausted},
@@ -85,9 +86,18 @@ func statusOf(err error) error {
 	return s.Err()
 }
 
+// errInvalid is the class of messages that no client of ours sends.
+var errInvalid = errors.New("invalid request")
+
+// invalidError says what is wrong with one.
+type invalidError struct{ what string }
+
+func (e *invalidError) Error() string        { return e.what }
+func (e *invalidError) Is(target error) bool { return target == errInvalid }
+
 // invalid is the status of a message that no client of ours sends.
 func invalid(format string, args ...any) error {
-	return statusOf(agentError("check request", ports.Definite, fmt.Errorf(format, args...)))
+	return statusOf(agentError("check request", ports.Definite, &invalidError{fmt.Sprintf(format, args...)}))
 }
 
 // callError turns the end of a call on an agent into an error of the ports. Kind

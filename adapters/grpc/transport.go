@@ -45,6 +45,7 @@ type appending struct {
 	ctx     context.Context // the Append's own; its end settles what is open
 	settle  func(i int, r ports.AppendResult)
 	entries []entry
+	trace   ports.TraceContext // of the span that the Append is part of
 	corrupt []settlement
 	bytes   int64
 	open    int
@@ -131,7 +132,7 @@ func (t *Transport) Append(ctx context.Context, batches []ports.Batch, settle fu
 }
 
 func newAppending(ctx context.Context, batches []ports.Batch, settle func(int, ports.AppendResult)) *appending {
-	call := &appending{ctx: ctx, settle: settle, entries: make([]entry, 0, len(batches))}
+	call := &appending{ctx: ctx, settle: settle, entries: make([]entry, 0, len(batches)), trace: ports.TraceOf(ctx)}
 	for i, b := range batches {
 		h, err := batch.ParseHeader(b.Bytes)
 		if err == nil && h.Length != len(b.Bytes) {

@@ -24,6 +24,7 @@ type produceRequest struct {
 	timeoutMS uint32
 	batches   []ports.Batch
 	cancels   []uint64
+	trace     ports.TraceContext
 }
 
 // Field numbers of log.proto.
@@ -32,6 +33,7 @@ const (
 	fieldRequestTimeout = 2
 	fieldRequestBatches = 3
 	fieldRequestCancels = 4
+	fieldRequestTrace   = 5
 
 	fieldBatchTopic     = 1
 	fieldBatchPartition = 2
@@ -120,6 +122,11 @@ func (r *produceRequest) unmarshal(b []byte) error {
 			return takeVarint(b, &r.cancels[len(r.cancels)-1])
 		case n == fieldRequestCancels && t == protowire.BytesType:
 			return r.takePacked(b)
+		case n == fieldRequestTrace && t == protowire.BytesType:
+			var text []byte
+			rest, err := takeBytes(b, &text)
+			r.trace = ports.ParseTraceparent(text)
+			return rest, err
 		case n == fieldRequestBatches && t == protowire.BytesType:
 			var body []byte
 			rest, err := takeBytes(b, &body)
@@ -178,7 +185,7 @@ func batchBody(b ports.Batch) int {
 }
 
 // requestOverhead bounds what a request takes besides its batches and cancels.
-const requestOverhead = 32
+const requestOverhead = 96
 
 // append appends the request's bytes to dst.
 func (r *produceRequest) append(dst []byte) []byte {
@@ -196,6 +203,9 @@ func (r *produceRequest) append(dst []byte) []byte {
 	for _, id := range r.cancels {
 		dst = protowire.AppendTag(dst, fieldRequestCancels, protowire.VarintType)
 		dst = protowire.AppendVarint(dst, id)
+	}
+	if r.trace.Valid() {
+		dst = protowire.AppendString(protowire.AppendTag(dst, fieldRequestTrace, protowire.BytesType), r.trace.String())
 	}
 	return dst
 }

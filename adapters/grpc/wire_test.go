@@ -40,12 +40,21 @@ func requestIsTheSame(t *rapid.T) {
 		id: rapid.Uint64().Draw(t, "id"), timeoutMS: rapid.Uint32().Draw(t, "timeout"),
 		batches: rapid.SliceOfN(rapid.Custom(drawBatch), 0, 5).Draw(t, "batches"),
 		cancels: rapid.SliceOfN(rapid.Uint64(), 0, 5).Draw(t, "cancels"),
+		trace:   ports.TraceContext{SpanID: [8]byte{7}, Flags: rapid.ByteRange(0, 1).Draw(t, "flags")},
+	}
+	if rapid.Bool().Draw(t, "traced") {
+		r.trace.TraceID[0] = 1
+	} else {
+		r.trace = ports.TraceContext{}
 	}
 	frame := newFrame(&r)
 	ours := frame.buffer.ReadOnlyData()
 	theirs := new(agentv1.ProduceRequest)
 	if err := proto.Unmarshal(ours, theirs); err != nil {
 		t.Fatal(err)
+	}
+	if theirs.GetTraceparent() != r.trace.String() {
+		t.Fatalf("%s became %q", r.trace, theirs.GetTraceparent())
 	}
 	if theirs.GetId() != r.id || theirs.GetTimeoutMs() != r.timeoutMS || len(theirs.GetBatches()) != len(r.batches) {
 		t.Fatalf("%+v became %v", r, theirs)
@@ -74,7 +83,7 @@ func requestIsTheSame(t *rapid.T) {
 }
 
 func toProto(r *produceRequest) *agentv1.ProduceRequest {
-	out := &agentv1.ProduceRequest{Id: r.id, TimeoutMs: r.timeoutMS, Cancels: r.cancels}
+	out := &agentv1.ProduceRequest{Id: r.id, TimeoutMs: r.timeoutMS, Cancels: r.cancels, Traceparent: r.trace.String()}
 	for _, b := range r.batches {
 		out.Batches = append(out.Batches, &agentv1.Batch{TopicId: b.Topic[:], Partition: int32(b.Partition), Data: b.Bytes})
 	}

@@ -28,6 +28,7 @@ import (
 // between them.
 type Consumer struct {
 	ports   Ports
+	tracer  ports.Tracer // nil: no spans
 	cfg     Config
 	decoder *batch.Decoder
 
@@ -84,6 +85,7 @@ func New(p Ports, cfg Config) (*Consumer, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	c := &Consumer{
 		ports:   p,
+		tracer:  ports.TracerOf(p.Telemetry),
 		cfg:     cfg,
 		decoder: batch.NewDecoder(cfg.Codecs...),
 		stop:    stop,
@@ -123,9 +125,17 @@ func (c *Consumer) Poll(ctx context.Context, most int) ([]domain.Message, error)
 	if most < 1 {
 		most = c.cfg.MaxPoll
 	}
+	began := c.traceFrom()
+	messages, err := c.pollOnce(ctx, nil, most, false)
+	c.trace(ctx, began, messages)
+	return messages, err
+}
+
+// pollOnce is poll without mu held.
+func (c *Consumer) pollOnce(ctx context.Context, dst []domain.Message, most int, toEnd bool) ([]domain.Message, error) {
 	c.mu.Lock()
 	defer c.leave()
-	return c.poll(ctx, nil, most, false)
+	return c.poll(ctx, dst, most, toEnd)
 }
 
 // errAtLimits ends a bounded read.

@@ -54,12 +54,12 @@ func (c *Consumer) each(ctx context.Context, yield func(domain.Message, error) b
 
 // one polls a single message into dst[0], which it zeroes on an error.
 func (c *Consumer) one(ctx context.Context, dst []domain.Message, toEnd bool) error {
-	c.mu.Lock()
-	defer c.leave()
-	if _, err := c.poll(ctx, dst[:0:1], 1, toEnd); err != nil {
+	began := c.traceFrom()
+	if _, err := c.pollOnce(ctx, dst[:0:1], 1, toEnd); err != nil {
 		dst[0] = domain.Message{}
 		return err
 	}
+	c.trace(ctx, began, dst[:1])
 	return nil
 }
 

@@ -43,8 +43,10 @@ type outgoing struct {
 
 	attempts  int
 	ambiguous bool // an attempt may have stored it
-	lastErr   error
-	lost      bool // the session is gone: say, refused as out of order with nothing before it
+	// traces are those of its sampled records, the first ones.
+	traces  []ports.TraceContext
+	lastErr error
+	lost    bool // the session is gone: say, refused as out of order with nothing before it
 
 	// The state of the present attempt.
 	settled bool

@@ -21,6 +21,9 @@ const (
 	mutantLateLookUp   = mutant.ID("producer-trusts-late-look-up")
 	mutantReaperSleeps = mutant.ID("producer-reaper-sleeps")
 	mutantLeaksBudget  = mutant.ID("producer-leaks-budget-of-retried-batches")
+	mutantSharesHeader = mutant.ID("producer-writes-trace-into-callers-headers")
+	mutantTracesAll    = mutant.ID("producer-traces-unsampled-records")
+	mutantSpanPerBatch = mutant.ID("producer-keeps-spans-of-retried-requests-open")
 )
 
 // Mutants lists the planted bugs of this package.
@@ -37,4 +40,7 @@ var Mutants = []mutant.ID{
 	mutantLateLookUp,
 	mutantReaperSleeps,
 	mutantLeaksBudget,
+	mutantSharesHeader,
+	mutantTracesAll,
+	mutantSpanPerBatch,
 }

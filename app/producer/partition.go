@@ -56,8 +56,9 @@ func (part *partition) key() commit.PartitionKey {
 // errTopicReplaced tells the producer to look the topic up again.
 var errTopicReplaced = errors.New("topic was deleted")
 
-// append adds r, for which bound bytes and the overhead are held of the budget.
-func (part *partition) append(r *domain.Record, bound int, callback Callback) (*Pending, error) {
+// append adds r, whose encoding takes bound bytes at most and for which held bytes
+// are held of the budget.
+func (part *partition) append(r *domain.Record, bound int, held int64, callback Callback, trace *ports.TraceContext) (*Pending, error) {
 	part.mu.Lock()
 	defer part.mu.Unlock()
 	if part.gone {
@@ -68,7 +69,10 @@ func (part *partition) append(r *domain.Record, bound int, callback Callback) (*
 		return nil, err
 	}
 	o.builder.Append(ts, r.Key, r.Value, r.Headers)
-	o.charge += int64(bound) + recordOverhead
+	o.charge += held
+	if trace != nil {
+		o.traces = ports.AddTrace(o.traces, *trace)
+	}
 	pending := part.p.pendings.take()
 	pending.o, pending.index, pending.delta = o, o.count, int32(ts-o.baseTimestamp)
 	if callback != nil {

@@ -42,6 +42,7 @@ type Producer struct {
 	producers ports.Producers
 	transport ports.Transport
 	telemetry ports.Telemetry
+	tracer    ports.Tracer // nil: no spans
 
 	life  context.Context // ends with the producer
 	end   context.CancelFunc
@@ -88,7 +89,7 @@ func New(ctx context.Context, to Ports, cfg Config) (*Producer, error) {
 		seed = rand.Uint64()
 	}
 	p := &Producer{
-		cfg: cfg, metadata: to.Topics, producers: to.Producers, transport: to.Transport, telemetry: to.Telemetry,
+		cfg: cfg, metadata: to.Topics, producers: to.Producers, transport: to.Transport, telemetry: to.Telemetry, tracer: ports.TracerOf(to.Telemetry),
 		began: time.Now(), generations: newGenerations(), renewing: make(chan struct{}, 1),
 		rng: rand.New(rand.NewPCG(seed, 0)), over: make(chan struct{}),
 	}
@@ -120,7 +121,10 @@ func New(ctx context.Context, to Ports, cfg Config) (*Producer, error) {
 // If ctx ends first, the error matches ErrOutcomeUnknown if the record was accepted: it stays
 // on its way. domain.FateOf tells for every error whether the record was stored.
 func (p *Producer) Send(ctx context.Context, r domain.Record) (domain.SendResult, error) {
-	pending, err := p.accept(ctx, &r, nil, true)
+	if p.tracer != nil {
+		return p.sendTraced(ctx, r)
+	}
+	pending, err := p.accept(ctx, &r, nil, true, nil)
 	if err != nil {
 		return domain.SendResult{Offset: -1}, err
 	}
@@ -139,7 +143,7 @@ func (p *Producer) Send(ctx context.Context, r domain.Record) (domain.SendResult
 // record that is not accepted has its callback called before SendAsync returns. A
 // callback may send, but not Flush or Close.
 func (p *Producer) SendAsync(ctx context.Context, r domain.Record, callback Callback) *Pending {
-	pending, err := p.accept(ctx, &r, callback, true)
+	pending, err := p.acceptAsync(ctx, r, callback, true)
 	if err != nil {
 		if callback != nil {
 			callback(domain.SendResult{Offset: -1}, err)
@@ -153,7 +157,14 @@ func (p *Producer) SendAsync(ctx context.Context, r domain.Record, callback Call
 // ErrWouldBlock: the topic is not known yet; its look-up has begun. On any error the record
 // was not accepted and callback is not called.
 func (p *Producer) TrySend(r domain.Record, callback Callback) (*Pending, error) {
-	return p.accept(context.Background(), &r, callback, false)
+	return p.acceptAsync(context.Background(), r, callback, false)
+}
+
+func (p *Producer) acceptAsync(ctx context.Context, r domain.Record, callback Callback, wait bool) (*Pending, error) {
+	if p.tracer != nil {
+		return p.sendAsyncTraced(ctx, r, callback, wait)
+	}
+	return p.accept(ctx, &r, callback, wait, nil)
 }
 
 // SendBatch sends records, in order, and waits for all of them. It returns one
@@ -163,8 +174,13 @@ func (p *Producer) SendBatch(ctx context.Context, records []domain.Record) ([]do
 	results := make([]domain.SendResult, len(records))
 	errs := make([]error, len(records))
 	pendings := make([]*Pending, len(records))
-	for i := range records {
-		pendings[i], errs[i] = p.accept(ctx, &records[i], nil, true)
+	if p.tracer != nil {
+		end := p.acceptTraced(ctx, records, pendings, errs)
+		defer func() { end(results) }()
+	} else {
+		for i := range records {
+			pendings[i], errs[i] = p.accept(ctx, &records[i], nil, true, nil)
+		}
 	}
 	failed := 0
 	for i, pending := range pendings {
@@ -213,7 +229,8 @@ func (e *BatchError) Unwrap() []error {
 }
 
 // accept takes r over, or returns why not: then it is definitely not stored.
-func (p *Producer) accept(ctx context.Context, r *domain.Record, callback Callback, wait bool) (*Pending, error) {
+// Trace is that of the record's span, nil if it has none that is sampled.
+func (p *Producer) accept(ctx context.Context, r *domain.Record, callback Callback, wait bool, trace *ports.TraceContext) (*Pending, error) {
 	if err := p.usable(); err != nil {
 		return nil, err
 	}
@@ -221,6 +238,9 @@ func (p *Producer) accept(ctx context.Context, r *domain.Record, callback Callba
 	held := int64(bound) + recordOverhead
 	if err := p.checkSize(r, held); err != nil {
 		return nil, err
+	}
+	if trace != nil {
+		held = min(held+spanOverhead, p.cfg.BufferBytes)
 	}
 	part, err := p.route(ctx, r, wait)
 	if err != nil {
@@ -234,10 +254,10 @@ func (p *Producer) accept(ctx context.Context, r *domain.Record, callback Callba
 			return nil, notAccepted(r.Topic, err)
 		}
 	}
-	pending, err := part.append(r, bound, callback)
+	pending, err := part.append(r, bound, held, callback, trace)
 	for errors.Is(err, errTopicReplaced) {
 		if part, err = p.route(ctx, r, wait); err == nil {
-			pending, err = part.append(r, bound, callback)
+			pending, err = part.append(r, bound, held, callback, trace)
 		}
 	}
 	if err != nil {
@@ -262,10 +282,7 @@ func (p *Producer) checkSize(r *domain.Record, held int64) error {
 	if len(r.Headers) > domain.MaxHeaders {
 		return &domain.RecordTooLargeError{Topic: r.Topic, What: "headers", Size: len(r.Headers), Limit: domain.MaxHeaders}
 	}
-	size := len(r.Key) + len(r.Value)
-	for i := range r.Headers {
-		size += len(r.Headers[i].Key) + len(r.Headers[i].Value)
-	}
+	size := recordSize(r)
 	if size > domain.MaxRecordBytes {
 		return &domain.RecordTooLargeError{Topic: r.Topic, What: "bytes", Size: size, Limit: domain.MaxRecordBytes}
 	}
@@ -273,6 +290,14 @@ func (p *Producer) checkSize(r *domain.Record, held int64) error {
 		return &domain.RecordTooLargeError{Topic: r.Topic, What: "bytes with its bookkeeping, which the whole BufferBytes do not hold", Size: int(held), Limit: int(p.cfg.BufferBytes)}
 	}
 	return nil
+}
+
+func recordSize(r *domain.Record) int {
+	size := len(r.Key) + len(r.Value)
+	for i := range r.Headers {
+		size += len(r.Headers[i].Key) + len(r.Headers[i].Value)
+	}
+	return size
 }
 
 // flushBytes is how much waiting data makes a request by itself.

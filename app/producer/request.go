@@ -25,6 +25,10 @@ type request struct {
 	records int
 	left    atomic.Int32 // batches that are not settled
 	cancel  context.CancelFunc
+	traces  []ports.TraceContext  // of sampled records in it, the first ones
+	span    ports.Span            // nil if there are none
+	sent    int64                 // encoded bytes
+	failure atomic.Pointer[error] // the first of a batch, for the span
 }
 
 func (r *request) add(o *outgoing) {
@@ -32,6 +36,9 @@ func (r *request) add(o *outgoing) {
 	r.charge += o.charge
 	r.bytes += o.builder.Len()
 	r.records += int(o.count)
+	for _, t := range o.traces {
+		r.traces = ports.AddTrace(r.traces, t)
+	}
 }
 
 // encode gives every batch its final bytes, on all cores if there is much to do.
@@ -69,10 +76,14 @@ func (r *request) send() {
 		}
 		wire = append(wire, ports.Batch{PartitionKey: o.part.key(), Bytes: o.encoded})
 		sent = append(sent, o)
+		r.sent += int64(len(o.encoded))
 	}
 	r.left.Store(int32(len(r.batches)))
 	var ctx context.Context
 	ctx, r.cancel = context.WithDeadline(r.p.life, deadline)
+	if r.span = r.publishSpan(); r.span != nil {
+		ctx = ports.ContextWithTrace(ctx, r.span.Trace())
+	}
 	for _, o := range bad {
 		r.settle(o, ports.AppendResult{Base: -1, Err: o.lastErr})
 	}
@@ -113,10 +124,14 @@ func (r *request) split() []*request {
 
 func (r *request) settle(o *outgoing, result ports.AppendResult) {
 	charge := o.charge
+	if r.span != nil && result.Err != nil {
+		r.note(result.Err)
+	}
 	o.part.settle(o, result)
 	r.p.dispatcher.settled(charge)
 	if r.left.Add(-1) == 0 {
 		r.cancel()
+		r.endSpan()
 		r.p.dispatcher.done(r)
 	}
 }

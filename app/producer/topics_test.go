@@ -76,7 +76,7 @@ func TestTopics_ReplacedOneTakesNoBatchAndIsForgotten(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := value("late")
-		if _, err := known.partition(0).append(&r, 100, nil); !errors.Is(err, errTopicReplaced) {
+		if _, err := known.partition(0).append(&r, 100, 0, nil, nil); !errors.Is(err, errTopicReplaced) {
 			t.Errorf("batch begun in the replaced topic: %v", err)
 		}
 		p.topics.prune()

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/streamhouse/streamhouse/cmd/streamhouse/settings"
+	"github.com/streamhouse/streamhouse/cmd/streamhouse/tracing"
 	"github.com/streamhouse/streamhouse/cmd/streamhouse/wiring"
 	"github.com/streamhouse/streamhouse/domain"
 )
@@ -158,6 +159,17 @@ func wiringConfig(s settings.Settings) wiring.Config {
 		cfg.Consumer.FetchBytes = s.FetchBytes
 	}
 	return cfg
+}
+
+// traced says in cfg whether and where the command sends its spans. It comes
+// from the variables of OpenTelemetry and from no setting.
+func (a *app) traced(cfg *wiring.Config) (err error) {
+	cfg.Version = readBuild().version
+	cfg.Traces, err = tracing.FromEnv(a.environ, func(err error) { a.complain(fmt.Errorf("traces: %w", err), "") })
+	if err != nil {
+		return &usageError{err}
+	}
+	return nil
 }
 
 // closing closes the system and adds its error to *err. It waits for what was

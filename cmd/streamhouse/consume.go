@@ -127,6 +127,9 @@ func (j *consumeJob) consume(ctx context.Context, s settings.Settings) (err erro
 	var c *consumer.Consumer
 	cfg := wiringConfig(s)
 	cfg.Existing = true
+	if err := j.app.traced(&cfg); err != nil {
+		return err
+	}
 	system, err := j.app.open(ctx, cfg, &c)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/streamhouse/streamhouse/app/janitor"
+	"github.com/streamhouse/streamhouse/cmd/streamhouse/logging"
 	"github.com/streamhouse/streamhouse/cmd/streamhouse/settings"
 )
 
@@ -34,7 +35,7 @@ func (a *app) janitorCommand() *cobra.Command {
 	flags.BoolVar(&f.once, "once", false, "make one pass and end")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "say what one pass would do, and change nothing")
 	flags.BoolVar(&f.sweep, "sweep", false, "with --once: sweep the bucket too")
-	settings.AddFlags(flags, settings.Stores, settings.Output, settings.Upkeep)
+	settings.AddFlags(flags, settings.Stores, settings.Output, settings.Upkeep, settings.Logging)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		s, err := a.settings(cmd)
 		if err != nil {
@@ -45,23 +46,26 @@ func (a *app) janitorCommand() *cobra.Command {
 		}
 		cfg := wiringConfig(s)
 		cfg.Existing = true
+		if !f.once && !f.dryRun {
+			cfg.Log = logging.New(a.stderr, s.Log)
+		}
 		var j *janitor.Janitor
 		system, err := a.open(cmd.Context(), cfg, &j)
 		if err != nil {
 			return err
 		}
 		defer closing(cmd.Context(), system, &err)
-		return a.runJanitor(cmd.Context(), j, f, s.JSON)
+		if !f.once && !f.dryRun {
+			cfg.Log.Info("janitor works until it is interrupted", "interval", cfg.Janitor.Interval, "sweep_interval", cfg.Janitor.SweepInterval)
+			j.Run(cmd.Context())
+			return nil
+		}
+		return a.onePass(cmd.Context(), j, f, s.JSON)
 	}
 	return cmd
 }
 
-func (a *app) runJanitor(ctx context.Context, j *janitor.Janitor, f janitorFlags, json bool) error {
-	if !f.once && !f.dryRun {
-		fmt.Fprintln(a.stderr, "streamhouse: the janitor works until it is interrupted")
-		j.Run(ctx)
-		return nil
-	}
+func (a *app) onePass(ctx context.Context, j *janitor.Janitor, f janitorFlags, json bool) error {
 	began := time.Now()
 	pass := j.Once
 	if f.dryRun {

@@ -110,6 +110,9 @@ func (a *app) produce(ctx context.Context, s settings.Settings, f produceFlags, 
 	var t *topics.Topics
 	cfg := wiringConfig(s)
 	cfg.Existing = !f.create
+	if err := a.traced(&cfg); err != nil {
+		return err
+	}
 	system, err := a.open(ctx, cfg, &p, &t)
 	if err != nil {
 		return err

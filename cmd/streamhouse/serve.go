@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/streamhouse/streamhouse/cmd/streamhouse/logging"
 	"github.com/streamhouse/streamhouse/cmd/streamhouse/settings"
 	"github.com/streamhouse/streamhouse/cmd/streamhouse/wiring"
 )
@@ -28,7 +28,7 @@ func (a *app) serveCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.BoolVar(&printConfig, "print-config", false, "show the settings, without secrets, and end")
-	groups := []settings.Group{settings.Stores, settings.Serving, settings.Upkeep}
+	groups := []settings.Group{settings.Stores, settings.Serving, settings.Upkeep, settings.Logging}
 	settings.AddFlags(flags, groups...)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := a.settings(cmd)
@@ -46,24 +46,27 @@ func (a *app) serveCommand() *cobra.Command {
 func (a *app) serve(ctx context.Context, s settings.Settings) (err error) {
 	cfg := wiringConfig(s)
 	cfg.Agents = settings.Agents{} // of the environment, for clients
-	cfg.Version = readBuild().version
+	log := logging.New(a.stderr, s.Log)
+	cfg.Log = log
+	if err := a.traced(&cfg); err != nil {
+		return err
+	}
+	cfg.Traces.Failed = func(err error) { log.Warn("traces were not sent", "error", err.Error()) }
 	var service *wiring.Service
 	system, err := a.open(ctx, cfg, &service)
 	if err != nil {
 		return err
 	}
 	defer closing(ctx, system, &err)
-	fmt.Fprintf(a.stderr, "streamhouse: agent of group %s serves at %s\n", s.Serve.Group, service.Address)
-	if service.Admin != "" {
-		fmt.Fprintf(a.stderr, "streamhouse: health, metrics and status at http://%s\n", service.Admin)
-	}
+	log.Info("agent serves", "address", service.Address, "admin", service.Admin, "group", s.Serve.Group, "zone", s.Serve.Zone,
+		"version", cfg.Version, "tls", s.Serve.TLS.Cert != "", "tokens", s.Serve.Tokens != "", "traces", cfg.Traces.Enabled())
 	select {
 	case <-ctx.Done():
 	case <-service.DrainAsked():
 	case err := <-service.Failed:
 		return err
 	}
-	fmt.Fprintf(a.stderr, "streamhouse: draining, for at most %s\n", s.Serve.DrainTimeout)
+	log.Info("agent drains", "address", service.Address, "timeout", s.Serve.DrainTimeout)
 	service.Drain()
 	return nil
 }

@@ -58,6 +58,7 @@ var rooms = []room{
 	{"adapters/memory", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/postgres", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/s3", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/otel", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/prom", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/sqlite", []string{"domain/...", "ports"}, whyAdapter},
 
@@ -77,7 +78,7 @@ var rooms = []room{
 var (
 	command = []string{
 		".", "domain/...", "ports", "app/...", "cmd/streamhouse/...",
-		"adapters/cache", "adapters/codec", "adapters/direct", "adapters/grpc", "adapters/local", "adapters/localfs", "adapters/memory", "adapters/postgres", "adapters/prom",
+		"adapters/cache", "adapters/codec", "adapters/direct", "adapters/grpc", "adapters/local", "adapters/localfs", "adapters/memory", "adapters/otel", "adapters/postgres", "adapters/prom",
 		"adapters/s3", "adapters/sqlite",
 	}
 	anything = []string{".", "domain/...", "ports/...", "app/...", "adapters/...", "test/..."}
@@ -115,6 +116,7 @@ var libraries = []library{
 	{module: "github.com/gofrs/flock", rooms: []string{"adapters/sqlite", "adapters/localfs"}, why: "file locks belong to the stores in files"},
 	{module: "golang.org/x/sys", rooms: []string{"adapters/localfs", "adapters/sqlite", "cmd/streamhouse/...", "test/..."}, tests: true, why: "system calls belong to the stores in files and to the command"},
 	{module: "github.com/prometheus/client_golang", rooms: []string{"adapters/prom", "cmd/streamhouse/..."}, why: "metrics live in adapters/prom, and the command serves them"},
+	{module: "go.opentelemetry.io/otel", rooms: []string{"adapters/otel", "cmd/streamhouse/tracing"}, tests: true, why: "spans are made in adapters/otel and sent by cmd/streamhouse/tracing; everything else knows ports.Tracer"},
 	{module: "github.com/spf13/cobra", rooms: []string{"cmd/streamhouse"}, why: "the command line lives in cmd/streamhouse"},
 	{module: "github.com/spf13/pflag", rooms: []string{"cmd/streamhouse", "cmd/streamhouse/settings"}, why: "flags live in cmd/streamhouse"},
 	{module: "github.com/schollz/progressbar/v3", rooms: []string{"cmd/streamhouse"}, why: "a terminal is the command's business"},

@@ -109,6 +109,224 @@ func (x *ListAgentsResponse) GetAgents() []*Agent {
 	return nil
 }
 
+type DescribeAgentRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeAgentRequest) Reset() {
+	*x = DescribeAgentRequest{}
+	mi := &file_streamhouse_agent_v1_agent_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeAgentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeAgentRequest) ProtoMessage() {}
+
+func (x *DescribeAgentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_streamhouse_agent_v1_agent_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeAgentRequest.ProtoReflect.Descriptor instead.
+func (*DescribeAgentRequest) Descriptor() ([]byte, []int) {
+	return file_streamhouse_agent_v1_agent_proto_rawDescGZIP(), []int{2}
+}
+
+type DescribeAgentResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Version  string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	UptimeMs int64                  `protobuf:"varint,2,opt,name=uptime_ms,json=uptimeMs,proto3" json:"uptime_ms,omitempty"`
+	// Why the agent should get no work now; empty if it should.
+	NotReady       string `protobuf:"bytes,3,opt,name=not_ready,json=notReady,proto3" json:"not_ready,omitempty"`
+	Connections    int64  `protobuf:"varint,4,opt,name=connections,proto3" json:"connections,omitempty"`
+	ProduceStreams int64  `protobuf:"varint,5,opt,name=produce_streams,json=produceStreams,proto3" json:"produce_streams,omitempty"`
+	// Bytes of batches that are taken over and not settled.
+	HeldBytes int64 `protobuf:"varint,6,opt,name=held_bytes,json=heldBytes,proto3" json:"held_bytes,omitempty"`
+	// Batches since the agent started: taken over, their bytes, and refused.
+	Batches        int64   `protobuf:"varint,7,opt,name=batches,proto3" json:"batches,omitempty"`
+	BatchBytes     int64   `protobuf:"varint,8,opt,name=batch_bytes,json=batchBytes,proto3" json:"batch_bytes,omitempty"`
+	RefusedBatches int64   `protobuf:"varint,9,opt,name=refused_batches,json=refusedBatches,proto3" json:"refused_batches,omitempty"`
+	Loops          []*Loop `protobuf:"bytes,10,rep,name=loops,proto3" json:"loops,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DescribeAgentResponse) Reset() {
+	*x = DescribeAgentResponse{}
+	mi := &file_streamhouse_agent_v1_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeAgentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeAgentResponse) ProtoMessage() {}
+
+func (x *DescribeAgentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_streamhouse_agent_v1_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeAgentResponse.ProtoReflect.Descriptor instead.
+func (*DescribeAgentResponse) Descriptor() ([]byte, []int) {
+	return file_streamhouse_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DescribeAgentResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *DescribeAgentResponse) GetUptimeMs() int64 {
+	if x != nil {
+		return x.UptimeMs
+	}
+	return 0
+}
+
+func (x *DescribeAgentResponse) GetNotReady() string {
+	if x != nil {
+		return x.NotReady
+	}
+	return ""
+}
+
+func (x *DescribeAgentResponse) GetConnections() int64 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *DescribeAgentResponse) GetProduceStreams() int64 {
+	if x != nil {
+		return x.ProduceStreams
+	}
+	return 0
+}
+
+func (x *DescribeAgentResponse) GetHeldBytes() int64 {
+	if x != nil {
+		return x.HeldBytes
+	}
+	return 0
+}
+
+func (x *DescribeAgentResponse) GetBatches() int64 {
+	if x != nil {
+		return x.Batches
+	}
+	return 0
+}
+
+func (x *DescribeAgentResponse) GetBatchBytes() int64 {
+	if x != nil {
+		return x.BatchBytes
+	}
+	return 0
+}
+
+func (x *DescribeAgentResponse) GetRefusedBatches() int64 {
+	if x != nil {
+		return x.RefusedBatches
+	}
+	return 0
+}
+
+func (x *DescribeAgentResponse) GetLoops() []*Loop {
+	if x != nil {
+		return x.Loops
+	}
+	return nil
+}
+
+// Loop is one of the agent's loops of upkeep.
+type Loop struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Since a pass last went through. Not set: none has yet.
+	SinceSuccessMs *int64 `protobuf:"varint,2,opt,name=since_success_ms,json=sinceSuccessMs,proto3,oneof" json:"since_success_ms,omitempty"`
+	// Why the last pass did not go through; empty if it did.
+	Failure       string `protobuf:"bytes,3,opt,name=failure,proto3" json:"failure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Loop) Reset() {
+	*x = Loop{}
+	mi := &file_streamhouse_agent_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Loop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Loop) ProtoMessage() {}
+
+func (x *Loop) ProtoReflect() protoreflect.Message {
+	mi := &file_streamhouse_agent_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Loop.ProtoReflect.Descriptor instead.
+func (*Loop) Descriptor() ([]byte, []int) {
+	return file_streamhouse_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Loop) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Loop) GetSinceSuccessMs() int64 {
+	if x != nil && x.SinceSuccessMs != nil {
+		return *x.SinceSuccessMs
+	}
+	return 0
+}
+
+func (x *Loop) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
 type Agent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 16 bytes.
@@ -126,7 +344,7 @@ type Agent struct {
 
 func (x *Agent) Reset() {
 	*x = Agent{}
-	mi := &file_streamhouse_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_streamhouse_agent_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -138,7 +356,7 @@ func (x *Agent) String() string {
 func (*Agent) ProtoMessage() {}
 
 func (x *Agent) ProtoReflect() protoreflect.Message {
-	mi := &file_streamhouse_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_streamhouse_agent_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -151,7 +369,7 @@ func (x *Agent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agent.ProtoReflect.Descriptor instead.
 func (*Agent) Descriptor() ([]byte, []int) {
-	return file_streamhouse_agent_v1_agent_proto_rawDescGZIP(), []int{2}
+	return file_streamhouse_agent_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Agent) GetId() []byte {
@@ -218,7 +436,27 @@ const file_streamhouse_agent_v1_agent_proto_rawDesc = "" +
 	"\x11ListAgentsRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\"I\n" +
 	"\x12ListAgentsResponse\x123\n" +
-	"\x06agents\x18\x01 \x03(\v2\x1b.streamhouse.agent.v1.AgentR\x06agents\"\xd3\x01\n" +
+	"\x06agents\x18\x01 \x03(\v2\x1b.streamhouse.agent.v1.AgentR\x06agents\"\x16\n" +
+	"\x14DescribeAgentRequest\"\xeb\x02\n" +
+	"\x15DescribeAgentResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1b\n" +
+	"\tuptime_ms\x18\x02 \x01(\x03R\buptimeMs\x12\x1b\n" +
+	"\tnot_ready\x18\x03 \x01(\tR\bnotReady\x12 \n" +
+	"\vconnections\x18\x04 \x01(\x03R\vconnections\x12'\n" +
+	"\x0fproduce_streams\x18\x05 \x01(\x03R\x0eproduceStreams\x12\x1d\n" +
+	"\n" +
+	"held_bytes\x18\x06 \x01(\x03R\theldBytes\x12\x18\n" +
+	"\abatches\x18\a \x01(\x03R\abatches\x12\x1f\n" +
+	"\vbatch_bytes\x18\b \x01(\x03R\n" +
+	"batchBytes\x12'\n" +
+	"\x0frefused_batches\x18\t \x01(\x03R\x0erefusedBatches\x120\n" +
+	"\x05loops\x18\n" +
+	" \x03(\v2\x1a.streamhouse.agent.v1.LoopR\x05loops\"x\n" +
+	"\x04Loop\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
+	"\x10since_success_ms\x18\x02 \x01(\x03H\x00R\x0esinceSuccessMs\x88\x01\x01\x12\x18\n" +
+	"\afailure\x18\x03 \x01(\tR\afailureB\x13\n" +
+	"\x11_since_success_ms\"\xd3\x01\n" +
 	"\x05Agent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x12\n" +
@@ -228,10 +466,11 @@ const file_streamhouse_agent_v1_agent_proto_rawDesc = "" +
 	"\bdraining\x18\x06 \x01(\bR\bdraining\x12\"\n" +
 	"\rstarted_at_ns\x18\a \x01(\x03R\vstartedAtNs\x12\x1c\n" +
 	"\n" +
-	"seen_at_ns\x18\b \x01(\x03R\bseenAtNs2o\n" +
+	"seen_at_ns\x18\b \x01(\x03R\bseenAtNs2\xd9\x01\n" +
 	"\fAgentService\x12_\n" +
 	"\n" +
-	"ListAgents\x12'.streamhouse.agent.v1.ListAgentsRequest\x1a(.streamhouse.agent.v1.ListAgentsResponseB:Z8github.com/streamhouse/streamhouse/adapters/grpc/agentv1b\x06proto3"
+	"ListAgents\x12'.streamhouse.agent.v1.ListAgentsRequest\x1a(.streamhouse.agent.v1.ListAgentsResponse\x12h\n" +
+	"\rDescribeAgent\x12*.streamhouse.agent.v1.DescribeAgentRequest\x1a+.streamhouse.agent.v1.DescribeAgentResponseB:Z8github.com/streamhouse/streamhouse/adapters/grpc/agentv1b\x06proto3"
 
 var (
 	file_streamhouse_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -245,21 +484,27 @@ func file_streamhouse_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_streamhouse_agent_v1_agent_proto_rawDescData
 }
 
-var file_streamhouse_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_streamhouse_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_streamhouse_agent_v1_agent_proto_goTypes = []any{
-	(*ListAgentsRequest)(nil),  // 0: streamhouse.agent.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil), // 1: streamhouse.agent.v1.ListAgentsResponse
-	(*Agent)(nil),              // 2: streamhouse.agent.v1.Agent
+	(*ListAgentsRequest)(nil),     // 0: streamhouse.agent.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),    // 1: streamhouse.agent.v1.ListAgentsResponse
+	(*DescribeAgentRequest)(nil),  // 2: streamhouse.agent.v1.DescribeAgentRequest
+	(*DescribeAgentResponse)(nil), // 3: streamhouse.agent.v1.DescribeAgentResponse
+	(*Loop)(nil),                  // 4: streamhouse.agent.v1.Loop
+	(*Agent)(nil),                 // 5: streamhouse.agent.v1.Agent
 }
 var file_streamhouse_agent_v1_agent_proto_depIdxs = []int32{
-	2, // 0: streamhouse.agent.v1.ListAgentsResponse.agents:type_name -> streamhouse.agent.v1.Agent
-	0, // 1: streamhouse.agent.v1.AgentService.ListAgents:input_type -> streamhouse.agent.v1.ListAgentsRequest
-	1, // 2: streamhouse.agent.v1.AgentService.ListAgents:output_type -> streamhouse.agent.v1.ListAgentsResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	5, // 0: streamhouse.agent.v1.ListAgentsResponse.agents:type_name -> streamhouse.agent.v1.Agent
+	4, // 1: streamhouse.agent.v1.DescribeAgentResponse.loops:type_name -> streamhouse.agent.v1.Loop
+	0, // 2: streamhouse.agent.v1.AgentService.ListAgents:input_type -> streamhouse.agent.v1.ListAgentsRequest
+	2, // 3: streamhouse.agent.v1.AgentService.DescribeAgent:input_type -> streamhouse.agent.v1.DescribeAgentRequest
+	1, // 4: streamhouse.agent.v1.AgentService.ListAgents:output_type -> streamhouse.agent.v1.ListAgentsResponse
+	3, // 5: streamhouse.agent.v1.AgentService.DescribeAgent:output_type -> streamhouse.agent.v1.DescribeAgentResponse
+	4, // [4:6] is the sub-list for method output_type
+	2, // [2:4] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_streamhouse_agent_v1_agent_proto_init() }
@@ -267,13 +512,14 @@ func file_streamhouse_agent_v1_agent_proto_init() {
 	if File_streamhouse_agent_v1_agent_proto != nil {
 		return
 	}
+	file_streamhouse_agent_v1_agent_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_streamhouse_agent_v1_agent_proto_rawDesc), len(file_streamhouse_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,7 +19,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AgentService_ListAgents_FullMethodName = "/streamhouse.agent.v1.AgentService/ListAgents"
+	AgentService_ListAgents_FullMethodName    = "/streamhouse.agent.v1.AgentService/ListAgents"
+	AgentService_DescribeAgent_FullMethodName = "/streamhouse.agent.v1.AgentService/DescribeAgent"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -30,6 +31,8 @@ const (
 type AgentServiceClient interface {
 	// ListAgents returns the agents of a group, or of all groups if it is empty.
 	ListAgents(ctx context.Context, in *ListAgentsRequest, opts ...grpc.CallOption) (*ListAgentsResponse, error)
+	// DescribeAgent says how the agent that is asked is doing.
+	DescribeAgent(ctx context.Context, in *DescribeAgentRequest, opts ...grpc.CallOption) (*DescribeAgentResponse, error)
 }
 
 type agentServiceClient struct {
@@ -50,6 +53,16 @@ func (c *agentServiceClient) ListAgents(ctx context.Context, in *ListAgentsReque
 	return out, nil
 }
 
+func (c *agentServiceClient) DescribeAgent(ctx context.Context, in *DescribeAgentRequest, opts ...grpc.CallOption) (*DescribeAgentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DescribeAgentResponse)
+	err := c.cc.Invoke(ctx, AgentService_DescribeAgent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentServiceServer is the server API for AgentService service.
 // All implementations must embed UnimplementedAgentServiceServer
 // for forward compatibility.
@@ -58,6 +71,8 @@ func (c *agentServiceClient) ListAgents(ctx context.Context, in *ListAgentsReque
 type AgentServiceServer interface {
 	// ListAgents returns the agents of a group, or of all groups if it is empty.
 	ListAgents(context.Context, *ListAgentsRequest) (*ListAgentsResponse, error)
+	// DescribeAgent says how the agent that is asked is doing.
+	DescribeAgent(context.Context, *DescribeAgentRequest) (*DescribeAgentResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
 }
 
@@ -70,6 +85,9 @@ type UnimplementedAgentServiceServer struct{}
 
 func (UnimplementedAgentServiceServer) ListAgents(context.Context, *ListAgentsRequest) (*ListAgentsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAgents not implemented")
+}
+func (UnimplementedAgentServiceServer) DescribeAgent(context.Context, *DescribeAgentRequest) (*DescribeAgentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DescribeAgent not implemented")
 }
 func (UnimplementedAgentServiceServer) mustEmbedUnimplementedAgentServiceServer() {}
 func (UnimplementedAgentServiceServer) testEmbeddedByValue()                      {}
@@ -110,6 +128,24 @@ func _AgentService_ListAgents_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_DescribeAgent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DescribeAgentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).DescribeAgent(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_DescribeAgent_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).DescribeAgent(ctx, req.(*DescribeAgentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AgentService_ServiceDesc is the grpc.ServiceDesc for AgentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -120,6 +156,10 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListAgents",
 			Handler:    _AgentService_ListAgents_Handler,
+		},
+		{
+			MethodName: "DescribeAgent",
+			Handler:    _AgentService_DescribeAgent_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

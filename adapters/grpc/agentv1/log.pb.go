@@ -32,7 +32,10 @@ type ProduceRequest struct {
 	Batches   []*Batch `protobuf:"bytes,3,rep,name=batches,proto3" json:"batches,omitempty"`
 	// Ids of earlier requests that nobody waits for any more: what can still be
 	// refused of them is.
-	Cancels       []uint64 `protobuf:"varint,4,rep,packed,name=cancels,proto3" json:"cancels,omitempty"`
+	Cancels []uint64 `protobuf:"varint,4,rep,packed,name=cancels,proto3" json:"cancels,omitempty"`
+	// The span of the client that the request belongs to, as a W3C traceparent.
+	// Empty if it is not traced; what cannot be read is ignored.
+	Traceparent   string `protobuf:"bytes,5,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -93,6 +96,13 @@ func (x *ProduceRequest) GetCancels() []uint64 {
 		return x.Cancels
 	}
 	return nil
+}
+
+func (x *ProduceRequest) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 // Batch is one encoded record batch for one partition.
@@ -716,13 +726,14 @@ var File_streamhouse_agent_v1_log_proto protoreflect.FileDescriptor
 
 const file_streamhouse_agent_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x1estreamhouse/agent/v1/log.proto\x12\x14streamhouse.agent.v1\x1a streamhouse/agent/v1/error.proto\"\x90\x01\n" +
+	"\x1estreamhouse/agent/v1/log.proto\x12\x14streamhouse.agent.v1\x1a streamhouse/agent/v1/error.proto\"\xb2\x01\n" +
 	"\x0eProduceRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n" +
 	"\n" +
 	"timeout_ms\x18\x02 \x01(\rR\ttimeoutMs\x125\n" +
 	"\abatches\x18\x03 \x03(\v2\x1b.streamhouse.agent.v1.BatchR\abatches\x12\x18\n" +
-	"\acancels\x18\x04 \x03(\x04R\acancels\"T\n" +
+	"\acancels\x18\x04 \x03(\x04R\acancels\x12 \n" +
+	"\vtraceparent\x18\x05 \x01(\tR\vtraceparent\"T\n" +
 	"\x05Batch\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x12\n" +

@@ -22,6 +22,7 @@ import (
 
 	"github.com/streamhouse/streamhouse/app/janitor"
 	"github.com/streamhouse/streamhouse/app/producer"
+	"github.com/streamhouse/streamhouse/cmd/streamhouse/logging"
 	"github.com/streamhouse/streamhouse/domain"
 )
 
@@ -56,6 +57,8 @@ type Settings struct {
 	// Agents says how clients reach agents, Serve what an agent is.
 	Agents Agents
 	Serve  Serve
+	// Log says how the long-running commands tell what happens.
+	Log logging.Config
 
 	given map[string]any // what was not left to its default
 }

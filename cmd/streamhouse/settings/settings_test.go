@@ -2,6 +2,7 @@ package settings
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/streamhouse/streamhouse/cmd/streamhouse/logging"
 	"github.com/streamhouse/streamhouse/domain"
 )
 
@@ -24,7 +26,7 @@ type sources struct {
 func (s sources) load(t *testing.T) (Settings, error) {
 	t.Helper()
 	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
-	AddFlags(flags, Stores, Output, Producing, Consuming, Upkeep, Agency, Serving)
+	AddFlags(flags, Stores, Output, Producing, Consuming, Upkeep, Agency, Serving, Logging)
 	args := s.args
 	if s.file != "" {
 		path := filepath.Join(t.TempDir(), "sh.yaml")
@@ -71,6 +73,7 @@ func TestLoad_ReadsEverySettingFromEverySource(t *testing.T) {
 		"agents": "a:1,b:2", "agent-group": "g", "agent-zone": "z", "agent-token": "t", "agent-tls-ca": "ca", "agent-tls-cert": "c", "agent-tls-key": "k",
 		"listen": "0.0.0.0:1", "advertise": "h:2", "admin": "none", "admin-token": "u", "group": "h", "zone": "y", "flush-interval": "0s", "flush-bytes": "1MiB", "cache-bytes": "3MiB",
 		"drain-timeout": "9s", "tls-cert": "d", "tls-key": "l", "tls-client-ca": "cb", "tokens": "f", "reflection": "true",
+		"log-format": "json", "log-level": "debug",
 	}
 	if len(values) != len(table) {
 		t.Fatalf("the test knows %d settings, the table %d", len(values), len(table))
@@ -108,6 +111,9 @@ func TestLoad_ReadsEverySettingFromEverySource(t *testing.T) {
 		}
 		if s.Serve != want {
 			t.Errorf("%s: the agent is %+v", name, s.Serve)
+		}
+		if want := (logging.Config{JSON: true, Level: slog.LevelDebug}); s.Log != want {
+			t.Errorf("%s: the log is %+v", name, s.Log)
 		}
 		if err := j.Validate(); err != nil {
 			t.Errorf("%s: %v", name, err)

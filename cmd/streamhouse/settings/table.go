@@ -2,6 +2,7 @@ package settings
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
 	"strconv"
 	"strings"
@@ -26,6 +27,7 @@ const (
 	Upkeep
 	Agency
 	Serving
+	Logging
 )
 
 // setting is one row of the table below.
@@ -134,6 +136,17 @@ var table = []setting{
 	{"tls-client-ca", Serving, "FILE", "demand a certificate of clients that one of these has signed", setFile(func(s *Settings) *string { return &s.Serve.TLS.CA })},
 	{"tokens", Serving, "FILE", "YAML file of bearer tokens; with it nobody else may do anything", setFile(func(s *Settings) *string { return &s.Serve.Tokens })},
 	{"reflection", Serving, "BOOL", "let callers ask for the protocol's description (default false)", setBool(func(s *Settings) *bool { return &s.Serve.Reflection })},
+
+	{"log-format", Logging, "FORMAT", "lines on standard error as text or json (default text)", setChoice(map[string]func(*Settings){
+		"text": func(s *Settings) { s.Log.JSON = false },
+		"json": func(s *Settings) { s.Log.JSON = true },
+	}, "text or json")},
+	{"log-level", Logging, "LEVEL", "debug, info, warn or error: lines below it are left out (default info)", setChoice(map[string]func(*Settings){
+		"debug": func(s *Settings) { s.Log.Level = slog.LevelDebug },
+		"info":  func(s *Settings) { s.Log.Level = slog.LevelInfo },
+		"warn":  func(s *Settings) { s.Log.Level = slog.LevelWarn },
+		"error": func(s *Settings) { s.Log.Level = slog.LevelError },
+	}, "debug, info, warn or error")},
 }
 
 // stickyRun is how many records without a key the sticky partitioner sends to

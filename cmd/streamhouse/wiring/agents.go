@@ -21,6 +21,19 @@ type AgentLister interface {
 	Agents(ctx context.Context, group string) ([]ports.Agent, error)
 }
 
+// AgentProbe asks one agent, and no other, how it is doing.
+type AgentProbe func(ctx context.Context, address string) (ports.AgentStatus, error)
+
+func (b *builder) newProbe() (AgentProbe, error) {
+	cfg, err := b.agentClient()
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, address string) (ports.AgentStatus, error) {
+		return grpc.DescribeAgent(ctx, cfg, address)
+	}, nil
+}
+
 // reach is how producers, consumers and topics reach the log.
 type reach struct {
 	fx.Out
@@ -44,12 +57,21 @@ func (b *builder) overAgents() fx.Option {
 	)
 }
 
-func (b *builder) dialAgents() (*grpc.Client, error) {
+// agentClient is how clients reach agents.
+func (b *builder) agentClient() (grpc.ClientConfig, error) {
 	cfg := grpc.DefaultClientConfig()
 	cfg.Addresses, cfg.Group, cfg.Zone, cfg.Token = b.cfg.Agents.Addresses, b.cfg.Agents.Group, b.cfg.Agents.Zone, b.cfg.Agents.Token
 	var err error
 	if cfg.TLS, err = clientTLS(b.cfg.Agents.TLS); err != nil {
-		return nil, failed("read the TLS files", err)
+		return cfg, failed("read the TLS files", err)
+	}
+	return cfg, nil
+}
+
+func (b *builder) dialAgents() (*grpc.Client, error) {
+	cfg, err := b.agentClient()
+	if err != nil {
+		return nil, err
 	}
 	c, err := grpc.Dial(b.ctx, cfg)
 	if err != nil {

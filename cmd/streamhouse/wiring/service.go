@@ -55,7 +55,8 @@ func (b *builder) telemetryOf() {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	b.metrics = registry
-	b.cfg.Telemetry = prom.New(registry)
+	b.told = append(b.told, prom.New(registry))
+	b.join()
 }
 
 // newService starts the parts of an agent in the order in which they need each
@@ -77,12 +78,14 @@ func (b *builder) newService(m ports.MetadataStore, s ports.SegmentStore) (*Serv
 		return nil, err
 	}
 	b.background("janitor", j.Run)
-	server, err := b.newServer(grpc.Backend{Transport: writer, Fetcher: b.newFetcher(m, s), Topics: m, Producers: m, Agents: discovery})
+	failures := make(chan error, 1) // holds the one reason to end
+	svc := &Service{janitor: j, began: time.Now(), version: b.cfg.Version, Failed: failures, asked: make(chan struct{})}
+	svc.server, err = b.newServer(grpc.Backend{
+		Transport: writer, Fetcher: b.newFetcher(m, s), Topics: m, Producers: m, Agents: discovery, Describe: svc.describe,
+	})
 	if err != nil {
 		return nil, err
 	}
-	failures := make(chan error, 1) // holds the one reason to end
-	svc := &Service{server: server, janitor: j, began: time.Now(), version: b.cfg.Version, Failed: failures, asked: make(chan struct{})}
 	var lc net.ListenConfig
 	listener, err := lc.Listen(b.ctx, "tcp", b.cfg.Serve.Listen)
 	if err != nil {
@@ -92,7 +95,7 @@ func (b *builder) newService(m ports.MetadataStore, s ports.SegmentStore) (*Serv
 	if err := b.newAdmin(svc); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	b.serve(server, listener, failures)
+	b.serve(svc.server, listener, failures)
 	if err := b.register(svc, discovery); err != nil {
 		return nil, err
 	}
@@ -120,7 +123,7 @@ func (b *builder) newAgentWriter(m ports.MetadataStore, s ports.SegmentStore) (p
 
 func (b *builder) newServer(backend grpc.Backend) (*grpc.Server, error) {
 	cfg := grpc.DefaultServerConfig()
-	cfg.Version, cfg.Reflection = b.cfg.Version, b.cfg.Serve.Reflection
+	cfg.Version, cfg.Reflection, cfg.Log = b.cfg.Version, b.cfg.Serve.Reflection, b.cfg.Log
 	var err error
 	if cfg.TLS, err = serverTLS(b.cfg.Serve.TLS); err != nil {
 		return nil, failed("read the TLS files", err)
@@ -170,7 +173,7 @@ func (b *builder) register(svc *Service, discovery ports.AgentDiscovery) error {
 		return failed("enter the list of agents", fmt.Errorf("%s is no address that clients can reach: give --advertise HOST:PORT", address))
 	}
 	spec := ports.AgentSpec{Group: b.cfg.Serve.Group, Zone: b.cfg.Serve.Zone, Address: address, Version: listed(b.cfg.Version)}
-	entry, err := agent.Start(b.ctx, discovery, spec)
+	entry, err := agent.Start(b.ctx, &loggedDiscovery{AgentDiscovery: discovery, log: b.cfg.Log}, spec)
 	if err != nil {
 		return failed("enter the list of agents", err)
 	}
@@ -238,6 +241,24 @@ func (s *Service) ready() error {
 	return nil
 }
 
+// describe is what the server tells of the agent besides what it knows itself.
+func (s *Service) describe() (d ports.AgentStatus) {
+	if err := s.ready(); err != nil {
+		d.NotReady = err.Error()
+	}
+	for _, l := range s.janitor.Status() {
+		loop := ports.AgentLoop{Name: l.Loop, Passed: !l.LastSuccess.IsZero()}
+		if loop.Passed {
+			loop.SinceSuccess = time.Since(l.LastSuccess)
+		}
+		if l.Err != nil {
+			loop.Failure = l.Err.Error()
+		}
+		d.Loops = append(d.Loops, loop)
+	}
+	return d
+}
+
 // Drain says in the list that the agent takes nothing new. Close follows.
 func (s *Service) Drain() { s.entry.Load().Drain() }
 
@@ -256,6 +277,7 @@ type ServiceStatus struct {
 	HeldBytes     int64            `json:"held_bytes"`
 	Batches       int64            `json:"batches"`
 	Refused       int64            `json:"refused_batches"`
+	Bad           int64            `json:"bad_requests"`
 	Loops         []loopStatusJSON `json:"loops"`
 }
 
@@ -271,7 +293,7 @@ func (s *Service) Status() ServiceStatus {
 	status := ServiceStatus{
 		Address: s.Address, Version: s.version,
 		UptimeSeconds: time.Since(s.began).Seconds(), Ready: true,
-		Connections: stats.Connections, Streams: stats.Streams, HeldBytes: stats.HeldBytes, Batches: stats.Batches, Refused: stats.Refused,
+		Connections: stats.Connections, Streams: stats.Streams, HeldBytes: stats.HeldBytes, Batches: stats.Batches, Refused: stats.Refused, Bad: stats.Bad,
 	}
 	if entry := s.entry.Load(); entry != nil {
 		e := entry.Status()

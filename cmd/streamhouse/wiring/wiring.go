@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,10 +18,13 @@ import (
 	"go.uber.org/fx/fxevent"
 
 	"github.com/streamhouse/streamhouse/adapters/direct"
+	"github.com/streamhouse/streamhouse/adapters/otel"
 	"github.com/streamhouse/streamhouse/app/consumer"
 	"github.com/streamhouse/streamhouse/app/janitor"
 	"github.com/streamhouse/streamhouse/app/producer"
+	"github.com/streamhouse/streamhouse/cmd/streamhouse/logging"
 	"github.com/streamhouse/streamhouse/cmd/streamhouse/settings"
+	"github.com/streamhouse/streamhouse/cmd/streamhouse/tracing"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -52,6 +56,11 @@ type Config struct {
 
 	// Telemetry is told what happens inside; required.
 	Telemetry ports.Telemetry
+	// Log is told what who runs a service or a janitor should know; required.
+	Log *slog.Logger
+	// Traces says whether and where spans are sent, of producers, consumers and
+	// services alike.
+	Traces tracing.Config
 }
 
 // DefaultConfig is every part's defaults, the folder ./data, LZ4 and no
@@ -68,6 +77,7 @@ func DefaultConfig() Config {
 		Agents:    settings.Defaults().Agents,
 		Version:   "unknown",
 		Telemetry: ports.NoTelemetry{},
+		Log:       slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -88,12 +98,14 @@ type System struct{ app *fx.App }
 
 // Open makes what the targets point to, and what that needs. A target is a
 // pointer to a *producer.Producer, *consumer.Consumer, *topics.Topics, *janitor.Janitor, a *Service,
-// ports.AgentDiscovery,
-// ports.MetadataStore or ports.SegmentStore.
+// ports.AgentDiscovery, an AgentLister, an AgentProbe, ports.MetadataStore or ports.SegmentStore.
 //
 // After an error nothing is left open; it is a *PartError.
 func Open(ctx context.Context, cfg Config, targets ...any) (*System, error) {
 	b := &builder{ctx: ctx, cfg: cfg}
+	if err := b.openTelemetry(); err != nil {
+		return nil, errors.Join(err, b.stop(context.WithoutCancel(ctx)))
+	}
 	reach := b.overStores()
 	if len(cfg.Agents.Addresses) > 0 {
 		reach = b.overAgents()
@@ -104,7 +116,7 @@ func Open(ctx context.Context, cfg Config, targets ...any) (*System, error) {
 		fx.Module("topics", fx.Provide(newTopics)),
 		fx.Module("producer", fx.Provide(b.newProducer)),
 		fx.Module("consumer", fx.Provide(b.newConsumer)),
-		fx.Module("service", fx.Provide(b.newService, discoveryOf)),
+		fx.Module("service", fx.Provide(b.newService, discoveryOf, b.newProbe)),
 		fx.Module("janitor", fx.Provide(b.newJanitor)),
 		fx.Invoke(func(lc fx.Lifecycle) { lc.Append(fx.StopHook(b.stop)) }),
 		fx.Populate(targets...),
@@ -117,6 +129,50 @@ func Open(ctx context.Context, cfg Config, targets ...any) (*System, error) {
 		return nil, errors.Join(plain(err), b.stop(context.WithoutCancel(ctx)))
 	}
 	return &System{app: app}, nil
+}
+
+// openTelemetry adds to who is told of events the log, if there is one, and the
+// export of traces, if it is asked for. Both are stopped last, when nothing tells them any
+// more.
+func (b *builder) openTelemetry() error {
+	b.told = []ports.Telemetry{b.cfg.Telemetry}
+	if b.cfg.Log.Enabled(b.ctx, slog.LevelError) {
+		events := logging.NewTelemetry(b.cfg.Log)
+		b.told = append(b.told, events)
+		b.background("log of events", events.Run)
+	}
+	if b.cfg.Traces.Enabled() {
+		provider, err := tracing.Start(b.ctx, b.cfg.Traces, b.cfg.Version)
+		if err != nil {
+			return failed("start the export of traces", err)
+		}
+		b.started("export of traces", provider.Close)
+		b.traces = provider
+	}
+	b.join()
+	return nil
+}
+
+// join makes one telemetry of all that are told.
+func (b *builder) join() {
+	switch {
+	case b.traces != nil:
+		b.cfg.Telemetry = otel.New(b.traces, b.told...)
+	case len(b.told) == 1:
+		b.cfg.Telemetry = b.told[0]
+	default:
+		b.cfg.Telemetry = everyone(b.told)
+	}
+}
+
+// everyone tells each of them.
+type everyone []ports.Telemetry
+
+// Record implements ports.Telemetry.
+func (e everyone) Record(event ports.Event) {
+	for _, t := range e {
+		t.Record(event)
+	}
 }
 
 // plain takes off what fx says about its own graph.
@@ -138,6 +194,9 @@ type builder struct {
 	ctx   context.Context
 	cfg   Config
 	stops []part
+	// told are who is told of events; traces is where spans go, nil if nowhere.
+	told   []ports.Telemetry
+	traces *tracing.Provider
 	// metrics is what a service's telemetry counts, nil without one.
 	metrics *prometheus.Registry
 }

@@ -140,7 +140,7 @@ func (a *agent) start() {
 		lines, told := bufio.NewScanner(pipe), false
 		for lines.Scan() {
 			a.said.WriteString(lines.Text() + "\n")
-			if !told && strings.Contains(lines.Text(), "serves at") {
+			if !told && strings.Contains(lines.Text(), "agent serves") {
 				told = true
 				close(serves)
 			}
