@@ -70,6 +70,7 @@ var rooms = []room{
 	{"test/e2e/servers/build", []string{"test/e2e/servers"}, whyServers},
 	{"test/e2e/faultproxy", []string{"test/e2e/loopback", "test/e2e/servers"}, whyServers},
 	{"test/e2e/containers", []string{"test/e2e/servers"}, whyServers},
+	{"test/e2e/deploy", nil, whyServers},
 	{"test/e2e/...", anything, whyTestRoom},
 }
 
@@ -123,8 +124,10 @@ var libraries = []library{
 	{module: "google.golang.org/protobuf", rooms: []string{"adapters/grpc/..."}, why: "protobuf types never leave adapters/grpc"},
 	{module: "go.uber.org/fx", rooms: []string{"cmd/streamhouse/wiring"}, why: "only cmd/streamhouse/wiring knows the container; the library is built by hand"},
 	{module: "github.com/hanwen/go-fuse/v2", rooms: []string{"test/e2e/powerloss/..."}, why: "the disk that loses power is a test's"},
-	{module: "github.com/testcontainers/testcontainers-go", rooms: []string{"test/e2e/containers"}, why: "containers are started in test/e2e/containers"},
+	{module: "github.com/testcontainers/testcontainers-go", rooms: []string{"test/e2e/containers", "test/e2e/image"}, why: "containers are started in test/e2e/containers"},
+	{module: "github.com/moby/moby/api", rooms: []string{"test/e2e/containers"}, why: "what a container is told of the engine is said in test/e2e/containers"},
 	{module: "github.com/twmb/franz-go/pkg/kmsg", tests: true, why: "franz-go is an oracle of tests, never a part of the product"},
+	{module: "go.yaml.in/yaml/v3", tests: true, why: "the product reads YAML through koanf; tests read files with references and several documents"},
 	{module: "go.uber.org/goleak", tests: true, why: "testing libraries stay out of production code"},
 	{module: "golang.org/x/net", tests: true, why: "HTTP/2 frames by hand are for tests of what no client sends"},
 	{module: "pgregory.net/rapid", tests: true, why: "testing libraries stay out of production code"},
