@@ -21,37 +21,27 @@ import (
 	"github.com/streamhouse/streamhouse/test/e2e/deploy"
 )
 
+var folder string // of the command; empty until it is made
+
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if built.folder != "" {
-		_ = os.RemoveAll(built.folder) // of the system's temporary files
+	if folder != "" {
+		_ = os.RemoveAll(folder) // of the system's temporary files
 	}
 	os.Exit(code)
 }
 
-// built is the command, made once.
-var built struct {
-	sync.Once
-	folder string
-	err    error
-}
-
-func binary(t *testing.T) string {
-	t.Helper()
-	built.Do(func() {
-		if built.folder, built.err = os.MkdirTemp("", "streamhouse-deploy-"); built.err != nil {
-			return
-		}
-		out, err := exec.Command("go", "build", "-o", built.folder, "../../../cmd/streamhouse").CombinedOutput()
-		if err != nil {
-			built.err = fmt.Errorf("%w: %s", err, out)
-		}
-	})
-	if built.err != nil {
-		t.Fatal(built.err)
+// build makes the command, once.
+var build = sync.OnceValues(func() (binary string, err error) {
+	if folder, err = os.MkdirTemp("", "streamhouse-deploy-"); err != nil {
+		return "", err
 	}
-	return filepath.Join(built.folder, "streamhouse")
-}
+	out, err := exec.Command("go", "build", "-o", folder, "../../../cmd/streamhouse").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return filepath.Join(folder, "streamhouse"), nil
+})
 
 // agent is what the command makes of a command line and an environment.
 type agent struct {
@@ -66,7 +56,11 @@ func read(t *testing.T, what string, command []string, environment map[string]st
 	if len(command) == 0 || command[0] != "serve" {
 		t.Fatalf("%s runs %q, want serve", what, command)
 	}
-	cmd := exec.CommandContext(t.Context(), binary(t), append(slices.Clone(command), "--print-config")...)
+	binary, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), binary, append(slices.Clone(command), "--print-config")...)
 	cmd.Env = []string{"HOME=" + t.TempDir()}
 	for name, value := range environment {
 		cmd.Env = append(cmd.Env, name+"="+value)
