@@ -24,3 +24,20 @@ func TestSources_LocateEveryByteTheyCover(t *testing.T) {
 		}
 	}
 }
+
+func TestSources_SkipLeavesTheBytesBehindWhereTheyAre(t *testing.T) {
+	sources := ports.Sources{{Segment: domain.SegmentID{1}, Position: 100, Length: 3}, {Segment: domain.SegmentID{2}, Position: 50, Length: 2}}
+	for n := range int64(7) {
+		rest := sources.Skip(n)
+		for at := range int64(7) {
+			id, position, known := rest.Locate(at)
+			wantID, wantPosition, wantKnown := sources.Locate(n + at)
+			if id != wantID || position != wantPosition || known != wantKnown {
+				t.Errorf("byte %d behind %d is at %d of segment %s (%t), want %d of %s", at, n, position, id, known, wantPosition, wantID)
+			}
+		}
+	}
+	if sources[0].Length != 3 || sources[0].Position != 100 {
+		t.Error("what was asked has changed")
+	}
+}

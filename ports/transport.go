@@ -87,7 +87,7 @@ type FetchedPartition struct {
 	// are not checked yet: whoever decodes checks them. The bytes are the caller's.
 	Batches []byte
 	// Sources says where Batches lies, from its first byte on. It may cover a
-	// part of it only, or nothing: an agent does not tell.
+	// part of it only, or nothing.
 	Sources Sources
 	// Err concerns this partition only: *domain.OutOfRangeError (without the
 	// topic's name), domain.ErrTopicNotFound, domain.ErrInvalidPartition, *domain.CorruptError,
@@ -115,4 +115,17 @@ func (s Sources) Locate(at int64) (id domain.SegmentID, position int64, known bo
 		at -= s.Length
 	}
 	return id, 0, false
+}
+
+// Skip returns where the bytes lie that follow the first n.
+func (s Sources) Skip(n int64) Sources {
+	for i, first := range s {
+		if n < first.Length {
+			rest := append(Sources(nil), s[i:]...)
+			rest[0].Position, rest[0].Length = first.Position+n, first.Length-n
+			return rest
+		}
+		n -= first.Length
+	}
+	return nil
 }
