@@ -12,6 +12,7 @@ const (
 	whyRoot     = "the root package is the library's face: it imports domain, ports, app and, by ADR 0002, adapters/direct and adapters/codec"
 	whyDomain   = "domain knows nothing but the standard library, dchest/siphash and domain itself"
 	whyPorts    = "ports imports domain only"
+	whyWake     = "ports/wake is the list of subscriptions that metadata stores share, by ADR 0011; it knows nothing of this module"
 	whySuites   = "a suite is written against domain and ports, never against one adapter"
 	whyApp      = "a use case imports domain and ports, never an adapter and never another use case"
 	whyAdapter  = "an adapter imports domain, ports and its own library; adapters do not know each other (adapters/local alone joins sqlite and localfs)"
@@ -36,6 +37,7 @@ var rooms = []room{
 	{"domain/sequence", []string{"domain/..."}, whyDomain},
 
 	{"ports", []string{"domain/..."}, whyPorts},
+	{"ports/wake", nil, whyWake},
 	{"ports/portstest", []string{"domain/...", "ports"}, whySuites},
 
 	{"app/agent", []string{"domain/...", "ports"}, whyApp},
@@ -54,11 +56,11 @@ var rooms = []room{
 	{"adapters/grpc/agentv1", nil, whyWire},
 	{"adapters/local", []string{"domain/...", "ports", "adapters/sqlite", "adapters/localfs", "app/janitor"}, whyLocal},
 	{"adapters/localfs", []string{"domain/...", "ports"}, whyAdapter},
-	{"adapters/memory", []string{"domain/...", "ports"}, whyAdapter},
-	{"adapters/postgres", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/memory", []string{"domain/...", "ports", "ports/wake"}, whyAdapter},
+	{"adapters/postgres", []string{"domain/...", "ports", "ports/wake"}, whyAdapter},
 	{"adapters/s3", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/prom", []string{"domain/...", "ports"}, whyAdapter},
-	{"adapters/sqlite", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/sqlite", []string{"domain/...", "ports", "ports/wake"}, whyAdapter},
 
 	{"cmd/streamhouse/...", command, whyCommand},
 
