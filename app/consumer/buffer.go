@@ -100,6 +100,9 @@ func (c *Consumer) openBatch(ch *chunk) {
 		}
 		ch.records, err = c.decoder.Decode(b)
 	}
+	if mutant.On(mutantLocatedBehind) {
+		ch.at = ch.next
+	}
 	if err != nil {
 		c.fail(ch.p, located(err, ch.sources, ch.at), true)
 		c.drop()

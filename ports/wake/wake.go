@@ -7,7 +7,19 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/streamhouse/streamhouse/domain/mutant"
 )
+
+// Planted bugs, see package mutant.
+const (
+	mutantCancelForgotten mutant.ID = "wake-cancel-forgotten"
+	mutantNoLinger        mutant.ID = "wake-watcher-leaves-at-once"
+	mutantAddAfterClose   mutant.ID = "wake-add-after-close"
+)
+
+// Mutants lists the planted bugs of this package.
+var Mutants = []mutant.ID{mutantCancelForgotten, mutantNoLinger, mutantAddAfterClose}
 
 // Linger is how long the watcher stays after the last subscription ended. A
 // reader that follows the log subscribes anew with every fetch, and beginning to watch costs
@@ -42,7 +54,7 @@ func (l *List) Add(wake func()) (cancel func()) {
 	sub := &subscription{wake: wake}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
+	if l.closed && !mutant.On(mutantAddAfterClose) {
 		return func() {}
 	}
 	l.all = append(slices.Clip(l.all), sub)
@@ -51,6 +63,9 @@ func (l *List) Add(wake func()) (cancel func()) {
 		l.start()
 	}
 	return func() {
+		if mutant.On(mutantCancelForgotten) {
+			return
+		}
 		l.remove(sub)
 		sub.cancel()
 	}
@@ -68,6 +83,10 @@ func (l *List) remove(sub *subscription) {
 	defer l.mu.Unlock()
 	l.all = slices.DeleteFunc(slices.Clone(l.all), func(o *subscription) bool { return o == sub })
 	if len(l.all) == 0 && l.done != nil {
+		if mutant.On(mutantNoLinger) {
+			l.end()
+			return
+		}
 		l.stay()
 		l.leaving = time.AfterFunc(Linger, l.leave)
 	}

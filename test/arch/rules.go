@@ -12,7 +12,7 @@ const (
 	whyRoot     = "the root package is the library's face: it imports domain, ports, app and, by ADR 0002, adapters/direct and adapters/codec"
 	whyDomain   = "domain knows nothing but the standard library, dchest/siphash and domain itself"
 	whyPorts    = "ports imports domain only"
-	whyWake     = "ports/wake is the list of subscriptions that metadata stores share, by ADR 0011; it knows nothing of this module"
+	whyWake     = "ports/wake is the list of subscriptions that metadata stores share, by ADR 0011; of this module it knows the planted bugs only"
 	whySuites   = "a suite is written against domain and ports, never against one adapter"
 	whyApp      = "a use case imports domain and ports, never an adapter and never another use case"
 	whyAdapter  = "an adapter imports domain, ports and its own library; adapters do not know each other (adapters/local alone joins sqlite and localfs)"
@@ -37,7 +37,7 @@ var rooms = []room{
 	{"domain/sequence", []string{"domain/..."}, whyDomain},
 
 	{"ports", []string{"domain/..."}, whyPorts},
-	{"ports/wake", nil, whyWake},
+	{"ports/wake", []string{"domain/mutant"}, whyWake},
 	{"ports/portstest", []string{"domain/...", "ports"}, whySuites},
 
 	{"app/agent", []string{"domain/...", "ports"}, whyApp},
