@@ -3,7 +3,7 @@
 # make soak   the same with the numbers of a release; hours
 # make bench  figures of this machine beside its limits
 # make build  bin/streamhouse
-# make containers  tests with PostgreSQL and MinIO in Docker containers; starts a daemon if there is none
+# make containers  tests with PostgreSQL, MinIO and the agent's image in Docker containers; starts a daemon if there is none
 # make image  the container image streamhouse:local, from nothing
 # make servers  what tests with real servers need: PostgreSQL installed, an S3 server built
 # make generate  adapters/grpc/agentv1 anew, from the protocol in adapters/grpc/proto
@@ -129,12 +129,13 @@ agents: bin/report servers
 remote: bin/report servers
 	@$(call gotest,remote,-timeout 20m ./test/e2e/remote -outage $(OUTAGE) -idle $(IDLE))
 
-# The same servers in containers, by testcontainers. images.sh starts a Docker daemon and builds the images if it has to.
+# The same servers and the image of the agent in containers, by testcontainers. images.sh starts a Docker daemon and
+# builds the images if it has to.
 .PHONY: containers
 containers: bin/report
 	@$(call check,containers-images,test/e2e/containers/images.sh > bin/containers.env)
 	@. bin/containers.env; trap 'test/e2e/containers/images.sh --clean' EXIT; \
-	$(call gotest,containers,-tags containers -timeout 10m ./test/e2e/containers ./test/e2e/chaos -run "Containers|Postgres_Answers|MinIO_Answers")
+	$(call gotest,containers,-tags containers -timeout 10m ./test/e2e/containers ./test/e2e/chaos ./test/e2e/image -run "Containers|Postgres_Answers|MinIO_Answers")
 
 .PHONY: fuzz
 fuzz: bin/report
@@ -164,14 +165,23 @@ bench: build
 	bin/streamhouse bench consume --data "$$folder"; \
 	bin/streamhouse bench latency --data "$$folder"
 
+# What `streamhouse version` shows: Go itself stamps no worktree, and nothing with -buildvcs=false.
+STAMP = -X main.stampedVersion=$$(git describe --tags --always) -X main.stampedRevision=$$(git rev-parse HEAD) \
+	-X main.stampedTime=$$(TZ=UTC git show -s --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ HEAD) \
+	-X main.stampedModified=$$(git diff --quiet HEAD && echo false || echo true)
+
 .PHONY: build
 build: | bin
-	@go build -trimpath -o bin/streamhouse ./cmd/streamhouse
+	@go build -trimpath -ldflags="$(STAMP)" -o bin/streamhouse ./cmd/streamhouse
 
-# The image of deploy/Dockerfile.
+# Certificates of the authorities that the image trusts: those of this machine.
+CERTIFICATES ?= /etc/ssl/certs/ca-certificates.crt
+
+# The image of deploy/Dockerfile. Nothing is pulled.
 .PHONY: image
 image: | bin
-	@CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o bin/streamhouse-static ./cmd/streamhouse
+	@CGO_ENABLED=0 go build -trimpath -ldflags="-s -w $(STAMP)" -o bin/streamhouse-static ./cmd/streamhouse
+	@cp $(CERTIFICATES) bin/ca-certificates.crt || { echo "give CERTIFICATES=FILE, such as that of Debian's package ca-certificates"; exit 1; }
 	@docker build -q -f deploy/Dockerfile -t streamhouse:local .
 
 .PHONY: bin/report

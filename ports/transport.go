@@ -86,8 +86,46 @@ type FetchedPartition struct {
 	// offsets set. The first may begin before the requested offset: skip those records. CRCs
 	// are not checked yet: whoever decodes checks them. The bytes are the caller's.
 	Batches []byte
+	// Sources says where Batches lies, from its first byte on. It may cover a
+	// part of it only, or nothing.
+	Sources Sources
 	// Err concerns this partition only: *domain.OutOfRangeError (without the
 	// topic's name), domain.ErrTopicNotFound, domain.ErrInvalidPartition, *domain.CorruptError,
 	// or a failed read.
 	Err error
+}
+
+// Source is where bytes that were fetched lie: Length of them from Position on
+// in the segment.
+type Source struct {
+	Segment          domain.SegmentID
+	Position, Length int64
+}
+
+// Sources are where bytes lie that follow each other.
+type Sources []Source
+
+// Locate returns the segment of byte number at, and its position there; false
+// if it is not known.
+func (s Sources) Locate(at int64) (id domain.SegmentID, position int64, known bool) {
+	for _, s := range s {
+		if at < s.Length {
+			return s.Segment, s.Position + at, at >= 0
+		}
+		at -= s.Length
+	}
+	return id, 0, false
+}
+
+// Skip returns where the bytes lie that follow the first n.
+func (s Sources) Skip(n int64) Sources {
+	for i, first := range s {
+		if n < first.Length {
+			rest := append(Sources(nil), s[i:]...)
+			rest[0].Position, rest[0].Length = first.Position+n, first.Length-n
+			return rest
+		}
+		n -= first.Length
+	}
+	return nil
 }

@@ -218,7 +218,19 @@ func (f *fetch) answer(index int, parts []part) {
 		}
 		break
 	}
-	a.Batches = join(parts)
+	a.Batches, a.Sources = join(parts), sourcesOf(parts)
+}
+
+// sourcesOf says where the bytes lie that join puts together.
+func sourcesOf(parts []part) ports.Sources {
+	if len(parts) == 0 {
+		return nil
+	}
+	sources := make(ports.Sources, len(parts))
+	for i := range parts {
+		sources[i] = ports.Source{Segment: parts[i].Segment, Position: parts[i].Position, Length: int64(len(parts[i].bytes))}
+	}
+	return sources
 }
 
 // join returns the bytes of all parts, one after the other.

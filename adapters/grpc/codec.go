@@ -93,11 +93,17 @@ func (m *fetchAnswer) marshal() (mem.BufferSlice, error) {
 		if n := len(p.Batches); n > 0 {
 			size += 1 + protowire.SizeBytes(n)
 		}
+		for _, s := range p.Sources {
+			size += 1 + protowire.SizeBytes(sourceSize(s))
+		}
 		small = protowire.AppendVarint(protowire.AppendTag(small, fieldFetched, protowire.BytesType), uint64(size))
 		small = appendVarint(small, fieldFetchedStart, uint64(p.LogStart))
 		small = appendVarint(small, fieldFetchedHigh, uint64(p.HighWatermark))
 		if p.Err != nil {
 			small = protowire.AppendBytes(protowire.AppendTag(small, fieldFetchedError, protowire.BytesType), detail)
+		}
+		for _, s := range p.Sources {
+			small = appendSource(small, s)
 		}
 		if b := p.Batches; len(b) > 0 {
 			small = protowire.AppendTag(small, fieldFetchedBatches, protowire.BytesType)

@@ -92,6 +92,7 @@ type serverFetch struct {
 	positions []ports.FetchPosition
 	indexes   []int
 	out       []ports.FetchedPartition
+	sources   int // in out
 	found     bool
 	from      *budget // that the bytes of out are borrowed from, if there are any
 }
@@ -191,7 +192,9 @@ func (f *serverFetch) fetch(ctx context.Context, b *budget, r ports.FetchRequest
 	f.from = b
 	left, first := r.MaxBytes, true
 	for j, p := range got {
-		p.Batches = whole(p.Batches, f.positions[j].Offset, left, first)
+		fetched := p.Batches
+		begin, end := whole(fetched, f.positions[j].Offset, left, first)
+		p.Batches, p.Sources = fetched[begin:end], told(p.Sources, begin, &f.sources)
 		n := int64(len(p.Batches))
 		left, booked = left-n, booked-n
 		first = first && n == 0
@@ -213,31 +216,45 @@ func (f *serverFetch) answer() *fetchAnswer {
 	return &fetchAnswer{f.out, func(n int64) { b.giveBack(c, c.back(b, n)) }}
 }
 
-// whole returns of b, which holds whole batches, those from offset on that have
-// room in most bytes; the first of all is returned whatever its size. An extent may be larger
-// than what a message may hold.
-func whole(b []byte, offset domain.Offset, most int64, first bool) []byte {
-	if int64(len(b)) <= most {
-		return b
+// maxSources is how many sources an answer has at most. Where extents are small
+// there may be one for every few bytes.
+const maxSources = 4096
+
+// told returns the sources from byte begin on, as many as the answer still has
+// room for.
+func told(s ports.Sources, begin int, used *int) ports.Sources {
+	if begin > 0 {
+		s = s.Skip(int64(begin))
 	}
-	begin, end := 0, 0
+	s = s[:min(len(s), maxSources-*used)]
+	*used += len(s)
+	return s
+}
+
+// whole returns where in b, which holds whole batches, those from offset on
+// begin and end that have room in most bytes; the first of all is among them whatever its size.
+// An extent may be larger than what a message may hold.
+func whole(b []byte, offset domain.Offset, most int64, first bool) (begin, end int) {
+	if int64(len(b)) <= most {
+		return 0, len(b)
+	}
 	for end < len(b) {
 		h, err := batch.ParseHeader(b[end:])
 		if err != nil && end == begin {
-			return b[begin:min(len(b), begin+waitBytes)] // whoever decodes it is told
+			return begin, min(len(b), begin+waitBytes) // whoever decodes it is told
 		}
 		if err != nil {
-			return b[begin:end]
+			return begin, end
 		}
 		switch {
 		case h.BaseOffset+domain.Offset(h.Records) <= offset:
 			begin = end + h.Length
 		case int64(end+h.Length-begin) > most && (!first || end > begin):
-			return b[begin:end]
+			return begin, end
 		}
 		end += h.Length
 	}
-	return b[begin:end]
+	return begin, end
 }
 
 // OffsetAt implements the service.

@@ -54,6 +54,11 @@ const (
 	fieldFetchedHigh    = 2
 	fieldFetchedBatches = 3
 	fieldFetchedError   = 4
+	fieldFetchedSource  = 5
+
+	fieldSourceSegment  = 1
+	fieldSourcePosition = 2
+	fieldSourceLength   = 3
 )
 
 var errMalformed = errors.New("malformed message")
@@ -367,6 +372,48 @@ func unmarshalFetchedPartition(b []byte, p *ports.FetchedPartition) error {
 			err = proto.Unmarshal(body, detail)
 			p.Err = decodeError(detail)
 			return rest, err
+		case n == fieldFetchedSource && t == protowire.BytesType && len(p.Sources) < maxSources:
+			var body []byte
+			rest, err := takeBytes(b, &body)
+			if err != nil {
+				return nil, err
+			}
+			p.Sources = append(p.Sources, ports.Source{})
+			return rest, unmarshalSource(body, &p.Sources[len(p.Sources)-1])
+		}
+		return nil, nil
+	})
+}
+
+// sourceSize is how many bytes appendSource writes behind the tag and length.
+func sourceSize(s ports.Source) int {
+	size := sizeVarint(uint64(s.Position)) + sizeVarint(uint64(s.Length))
+	if id := encodeSegment(s.Segment); id != nil {
+		size += 1 + protowire.SizeBytes(len(id))
+	}
+	return size
+}
+
+func appendSource(dst []byte, s ports.Source) []byte {
+	dst = protowire.AppendVarint(protowire.AppendTag(dst, fieldFetchedSource, protowire.BytesType), uint64(sourceSize(s)))
+	if id := encodeSegment(s.Segment); id != nil {
+		dst = protowire.AppendBytes(protowire.AppendTag(dst, fieldSourceSegment, protowire.BytesType), id)
+	}
+	return appendVarint(appendVarint(dst, fieldSourcePosition, uint64(s.Position)), fieldSourceLength, uint64(s.Length))
+}
+
+func unmarshalSource(b []byte, s *ports.Source) error {
+	return eachField(b, func(n protowire.Number, t protowire.Type, b []byte) ([]byte, error) {
+		switch {
+		case n == fieldSourceSegment && t == protowire.BytesType:
+			var id []byte
+			rest, err := takeBytes(b, &id)
+			copy(s.Segment[:], id)
+			return rest, err
+		case n == fieldSourcePosition && t == protowire.VarintType:
+			return takeVarint(b, &s.Position)
+		case n == fieldSourceLength && t == protowire.VarintType:
+			return takeVarint(b, &s.Length)
 		}
 		return nil, nil
 	})

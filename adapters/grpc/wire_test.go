@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"testing"
 
 	"google.golang.org/grpc/mem"
@@ -156,10 +157,19 @@ func fetchedIsTheSame(t *rapid.T) {
 			p.Err = &domain.OutOfRangeError{Offset: 5, HighWatermark: 3}
 		}
 		lent += int64(len(p.Batches))
-		a.partitions = append(a.partitions, p)
-		want.Partitions = append(want.Partitions, &agentv1.FetchedPartition{
+		message := &agentv1.FetchedPartition{
 			LogStart: int64(p.LogStart), HighWatermark: int64(p.HighWatermark), Batches: p.Batches, Error: encodeError(p.Err),
-		})
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "sources") {
+			source := ports.Source{
+				Segment:  domain.SegmentID{rapid.Byte().Draw(t, "segment")},
+				Position: rapid.Int64().Draw(t, "position"), Length: rapid.Int64().Draw(t, "length"),
+			}
+			p.Sources = append(p.Sources, source)
+			message.Sources = append(message.Sources, &agentv1.Source{SegmentId: encodeSegment(source.Segment), Position: source.Position, Length: source.Length})
+		}
+		a.partitions = append(a.partitions, p)
+		want.Partitions = append(want.Partitions, message)
 	}
 	data, err := newCodec().Marshal(a)
 	if err != nil {
@@ -186,7 +196,7 @@ func fetchedIsTheSame(t *rapid.T) {
 	}
 	for i, p := range back.partitions {
 		w := a.partitions[i]
-		if p.LogStart != w.LogStart || p.HighWatermark != w.HighWatermark || !bytes.Equal(p.Batches, w.Batches) || fmt.Sprint(p.Err) != fmt.Sprint(w.Err) {
+		if p.LogStart != w.LogStart || p.HighWatermark != w.HighWatermark || !bytes.Equal(p.Batches, w.Batches) || !slices.Equal(p.Sources, w.Sources) || fmt.Sprint(p.Err) != fmt.Sprint(w.Err) {
 			t.Fatalf("%+v came back as %+v", w, p)
 		}
 	}

@@ -136,8 +136,9 @@ func TestDamage_OfASegmentIsAnErrorAndTheFileStays(t *testing.T) {
 				t.Errorf("%s: %d records and the errors %v; want the other partition whole, and an error", file, records, failures)
 			}
 			for _, err := range failures {
-				if !errors.Is(err, domain.ErrCorrupt) {
-					t.Errorf("error %v, want domain.ErrCorrupt", err)
+				var c *domain.CorruptError
+				if !errors.As(err, &c) || c.Segment != sealed.ID {
+					t.Errorf("error %v, want a *domain.CorruptError that names segment %s", err, sealed.ID)
 				}
 			}
 			if now, err := os.ReadFile(file); err != nil || !bytes.Equal(now, b) {

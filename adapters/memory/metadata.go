@@ -13,6 +13,7 @@ import (
 	"github.com/streamhouse/streamhouse/domain/commit"
 	"github.com/streamhouse/streamhouse/domain/sequence"
 	"github.com/streamhouse/streamhouse/ports"
+	"github.com/streamhouse/streamhouse/ports/wake"
 )
 
 // MetadataOptions is what a Metadata can be told.
@@ -32,7 +33,7 @@ type MetadataOptions struct {
 type Metadata struct {
 	cluster domain.ClusterID
 	now     func() time.Time
-	wakes   subscriptions
+	wakes   wake.List
 
 	mu     sync.RWMutex // guards all below
 	closed bool
@@ -92,7 +93,7 @@ func (m *Metadata) Close() error {
 
 // Subscribe implements ports.Log. Wake is called by the goroutine that
 // committed, before its Commit returns.
-func (m *Metadata) Subscribe(wake func()) (cancel func()) { return m.wakes.add(wake) }
+func (m *Metadata) Subscribe(wake func()) (cancel func()) { return m.wakes.Add(wake) }
 
 // begin refuses a call that must not start. It needs the lock.
 func (m *Metadata) begin(ctx context.Context, op string) error {

@@ -68,7 +68,7 @@ func (m *Metadata) Reserve(ctx context.Context, n int) ([]ports.SegmentRef, erro
 func (m *Metadata) Commit(ctx context.Context, segments []commit.Segment) ([]ports.CommitResult, error) {
 	results, grew, err := m.commit(ctx, segments)
 	if grew && !mutant.On(mutantWakeForgotten) {
-		m.wakes.wakeAll()
+		m.wakes.All()
 	}
 	return results, err
 }

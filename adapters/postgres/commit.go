@@ -32,7 +32,7 @@ func (s *Store) Commit(ctx context.Context, segments []commit.Segment) ([]ports.
 	then := func() {
 		if grew(answers) && !mutant.On(mutantWakeForgotten) {
 			s.notify.kick()
-			s.wakes.wakeAll()
+			s.wakes.All()
 		}
 	}
 	var err error

@@ -68,7 +68,7 @@ func (s *Store) listenOnce(ctx context.Context, config *pgx.ConnConfig) error {
 	for {
 		// At first, and after each look: what was committed before may not have
 		// been told.
-		s.wakes.wakeAll()
+		s.wakes.All()
 		if err := s.hear(ctx, c); err != nil {
 			return err
 		}
@@ -92,7 +92,7 @@ func (s *Store) hear(ctx context.Context, c *pgx.Conn) error {
 			}
 			return err
 		}
-		s.wakes.wakeAll()
+		s.wakes.All()
 	}
 }
 
@@ -110,7 +110,7 @@ func (s *Store) poll(ctx context.Context, until time.Time) {
 		wait = min(wait*3/2, pollIdle)
 		if err == nil && snapshot != seen {
 			seen, wait = snapshot, pollBusy
-			s.wakes.wakeAll()
+			s.wakes.All()
 		}
 		left := time.Until(until)
 		t := time.NewTimer(min(wait, max(left, 0)))

@@ -66,7 +66,7 @@ func open(ctx context.Context, t *target) (*Store, error) {
 		return nil, err
 	}
 	s.notify = newNotifier(s.sendNotification)
-	s.wakes.watch = func(done <-chan struct{}) { s.listen(done, t.pool.ConnConfig) }
+	s.wakes.Watch = func(done <-chan struct{}) { s.listen(done, t.pool.ConnConfig) }
 	return s, nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/ports"
+	"github.com/streamhouse/streamhouse/ports/wake"
 )
 
 // Store is a metadata store in one schema of a PostgreSQL database.
@@ -34,7 +35,7 @@ type Store struct {
 
 	closing sync.Once
 
-	wakes  subscriptions
+	wakes  wake.List
 	notify *notifier
 }
 
@@ -42,6 +43,9 @@ var _ ports.MetadataStore = (*Store)(nil)
 
 // ClusterID implements ports.MetadataStore.
 func (s *Store) ClusterID() domain.ClusterID { return s.cluster }
+
+// Subscribe implements ports.Log.
+func (s *Store) Subscribe(wake func()) (cancel func()) { return s.wakes.Add(wake) }
 
 // Close implements ports.MetadataStore. A commit whose caller has left is
 // finished first.
@@ -52,7 +56,7 @@ func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.calls.Wait()
 		s.notify.close()
-		s.wakes.close()
+		s.wakes.Close()
 		s.pool.Close()
 	})
 	return nil

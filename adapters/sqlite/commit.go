@@ -30,7 +30,7 @@ func (s *Store) Commit(ctx context.Context, segments []commit.Segment) ([]ports.
 	work := commitWork{op: op, segments: segments, now: s.now().UnixMilli()}
 	err := s.writeThen(ctx, op, work.do, func() {
 		if work.grew && !mutant.On(mutantWakeForgotten) {
-			s.wakes.wakeAll()
+			s.wakes.All()
 		}
 	})
 	return given(work.results, err)

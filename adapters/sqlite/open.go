@@ -57,7 +57,7 @@ func newStore(path string, o Options) *Store {
 	for range readers {
 		s.idle <- nil
 	}
-	s.wakes.watch = s.watch
+	s.wakes.Watch = s.watch
 	return s
 }
 

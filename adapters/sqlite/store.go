@@ -11,6 +11,7 @@ import (
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/ports"
+	"github.com/streamhouse/streamhouse/ports/wake"
 )
 
 // readers is how many reads may run at the same time. They are short, and more
@@ -50,13 +51,16 @@ type Store struct {
 	closing sync.Once
 	ended   error // what closing gave, set by closing
 
-	wakes subscriptions
+	wakes wake.List
 }
 
 var _ ports.MetadataStore = (*Store)(nil)
 
 // ClusterID implements ports.MetadataStore.
 func (s *Store) ClusterID() domain.ClusterID { return s.cluster }
+
+// Subscribe implements ports.Log.
+func (s *Store) Subscribe(wake func()) (cancel func()) { return s.wakes.Add(wake) }
 
 // Close implements ports.MetadataStore. The last connection to the file, of any
 // process, moves the write-ahead log into the database file.
@@ -66,7 +70,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	s.closing.Do(func() {
 		s.calls.Wait()
-		s.wakes.close()
+		s.wakes.Close()
 		s.ended = s.closeConns()
 	})
 	return s.ended

@@ -57,7 +57,7 @@ func (s *Store) watchWith(c *conn, done <-chan struct{}) error {
 		return err
 	}
 	// What was committed since Subscribe returned is in seen already.
-	s.wakes.wakeAll()
+	s.wakes.All()
 	signs, idle := &fsnotify.Watcher{}, lookBlind
 	if w := signsOf(s.path + "-wal"); w != nil {
 		defer func() { _ = w.Close() }()
@@ -90,7 +90,7 @@ func (s *Store) watchWith(c *conn, done <-chan struct{}) error {
 		}
 		if version != seen {
 			seen = version
-			s.wakes.wakeAll()
+			s.wakes.All()
 		}
 		if !pause(done, lookEvery/2) {
 			return nil

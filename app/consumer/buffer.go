@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/batch"
 	"github.com/streamhouse/streamhouse/domain/mutant"
+	"github.com/streamhouse/streamhouse/ports"
 )
 
 // headerSlab is how many headers are allocated at once.
@@ -19,12 +21,16 @@ type chunk struct {
 	p       *partition
 	version uint64
 	data    []byte
+	sources ports.Sources // of what was fetched, whose byte number next is data's first
+	next    int
 	err     error
 	// found: err is corruption that this consumer found.
 	found bool
 
-	// records walks the batch that is open.
+	// records walks the batch that is open. It was fetched as the bytes from at
+	// to next.
 	records batch.Records
+	at      int
 	open    bool
 }
 
@@ -84,17 +90,21 @@ func (c *Consumer) openBatch(ch *chunk) {
 		c.drop()
 		return
 	}
+	ch.at = ch.next
 	h, err := batch.ParseHeader(ch.data)
 	if err == nil {
 		b := ch.data[:h.Length:h.Length]
-		ch.data = ch.data[h.Length:]
+		ch.data, ch.next = ch.data[h.Length:], ch.next+h.Length
 		if lastOffset(h) < ch.p.position {
 			return
 		}
 		ch.records, err = c.decoder.Decode(b)
 	}
+	if mutant.On(mutantLocatedBehind) {
+		ch.at = ch.next
+	}
 	if err != nil {
-		c.fail(ch.p, err, true)
+		c.fail(ch.p, located(err, ch.sources, ch.at), true)
 		c.drop()
 		return
 	}
@@ -156,7 +166,7 @@ func (c *Consumer) closeBatch(ch *chunk) {
 	err := ch.records.Err()
 	ch.records, ch.open = batch.Records{}, false
 	if err != nil {
-		c.fail(ch.p, err, true)
+		c.fail(ch.p, located(err, ch.sources, ch.at), true)
 	}
 }
 
@@ -184,6 +194,20 @@ func checkBatches(data []byte, from domain.Offset) (size int, next domain.Offset
 		return 0, from, corrupt("batches end before offset %d, %d was asked for", next, from)
 	}
 	return size, next, nil
+}
+
+// located adds to err in which segment the batch lies that begins at byte number
+// at of what was fetched.
+func located(err error, sources ports.Sources, at int) error {
+	var c *domain.CorruptError
+	if !errors.As(err, &c) || c.Segment != (domain.SegmentID{}) {
+		return err
+	}
+	id, position, known := sources.Locate(int64(at))
+	if !known {
+		return err
+	}
+	return &domain.CorruptError{Segment: id, What: fmt.Sprintf("batch at %d: %s", position, c.What)}
 }
 
 func corrupt(format string, args ...any) error {

@@ -3,6 +3,8 @@ package consumer_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,6 +64,52 @@ func TestEveryTruncationOfABatch_IsFound(t *testing.T) {
 			must(t, c.Assign(t.Context(), "orders", consumer.Start()))
 			if messages, err := poll(t, c, 100); !errors.Is(err, domain.ErrCorrupt) || len(messages) != 0 {
 				t.Fatalf("%d bytes short: %d messages, %v", cut, len(messages), err)
+			}
+		}
+	})
+}
+
+// Whatever finds the damage: the header's check at the fetch, the checksum at
+// the batch, or nothing but the record itself.
+func TestDamagedBatch_IsToldWithItsSegmentAndPosition(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		topic := w.topic("orders", 1)
+		for range 4 {
+			w.append(topic, 0, 5)
+		}
+		sizes := make([]int64, 4)
+		for i, b := range w.log(key(topic, 0)).batches {
+			sizes[i] = int64(len(b))
+		}
+		first, second := domain.SegmentID{1}, domain.SegmentID{2}
+		sources := ports.Sources{
+			{Segment: first, Position: 1000, Length: sizes[0]},
+			{Segment: second, Position: 44, Length: sizes[1] + sizes[2]},
+			{Segment: first, Position: 5000, Length: sizes[3]},
+		}
+		for _, at := range []struct {
+			base     domain.Offset
+			segment  domain.SegmentID
+			position int64
+		}{{0, first, 1000}, {5, second, 44}, {10, second, 44 + sizes[1]}, {15, first, 5000}} {
+			for _, bit := range []int{8 * 16, 8 * 70} { // of the magic, of a record
+				w.change(func() {
+					w.fault = func(k commit.PartitionKey, from domain.Offset, f *ports.FetchedPartition) {
+						if corruptAt(0, at.base, bit)(k, from, f); from == 0 {
+							f.Sources = sources
+						}
+					}
+				})
+				c := w.reader(t)
+				must(t, c.Assign(t.Context(), "orders", consumer.Start()))
+				var err error
+				for err == nil {
+					_, err = poll(t, c, 100)
+				}
+				var got *domain.CorruptError
+				if !errors.As(err, &got) || got.Segment != at.segment || !strings.Contains(got.What, fmt.Sprintf("batch at %d: ", at.position)) {
+					t.Errorf("damage of the batch at offset %d: %v, want segment %s, position %d", at.base, err, at.segment, at.position)
+				}
 			}
 		}
 	})

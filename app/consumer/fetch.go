@@ -152,9 +152,9 @@ func (c *Consumer) fetch(j *job) {
 // newChunk checks what was fetched from an offset on, as far as headers tell.
 func newChunk(f *ports.FetchedPartition, from domain.Offset) (chunk, domain.Offset) {
 	size, next, err := checkBatches(f.Batches, from)
-	ch := chunk{data: f.Batches[:size], err: f.Err, found: false}
+	ch := chunk{sources: f.Sources, data: f.Batches[:size], err: f.Err, found: false}
 	if err != nil {
-		ch.err, ch.found = err, true
+		ch.err, ch.found = located(err, f.Sources, size), true
 	}
 	return ch, next
 }

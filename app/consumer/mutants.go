@@ -11,6 +11,7 @@ const (
 	mutantSeekKeepsBuffer mutant.ID = "consumer-seek-keeps-buffer"
 	mutantPauseLoses      mutant.ID = "consumer-pause-loses-buffer"
 	mutantGapUnchecked    mutant.ID = "consumer-gap-unchecked"
+	mutantLocatedBehind   mutant.ID = "consumer-damage-located-behind-batch"
 )
 
 // Mutants lists the planted bugs of this package.
@@ -22,4 +23,5 @@ var Mutants = []mutant.ID{
 	mutantSeekKeepsBuffer,
 	mutantPauseLoses,
 	mutantGapUnchecked,
+	mutantLocatedBehind,
 }

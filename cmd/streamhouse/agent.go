@@ -1,12 +1,7 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,7 +12,7 @@ import (
 )
 
 func (a *app) agentCommand() *cobra.Command {
-	return group("agent", "Look at agents, and drain one", a.agentList(), a.agentDrain())
+	return group("agent", "Look at agents, and drain one", a.agentList(), a.agentReady(), a.agentDrain())
 }
 
 // agentJSON is an agent as --output json prints it.
@@ -92,55 +87,4 @@ func dash(s string) string {
 		return "-"
 	}
 	return s
-}
-
-func (a *app) agentDrain() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "drain ADMIN-ADDRESS",
-		Short: "Ask an agent to finish what it has, and to end",
-		Long: "Asks the agent whose admin listener is at ADMIN-ADDRESS to drain, as SIGTERM does. The\n" +
-			"agent must have an --admin-token, and it must be given here, best as STREAMHOUSE_ADMIN_TOKEN.",
-		Example: "  STREAMHOUSE_ADMIN_TOKEN=... streamhouse agent drain 127.0.0.1:7071",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return fmt.Errorf("want one admin address, got %d arguments", len(args))
-			}
-			return nil
-		},
-	}
-	settings.AddFlags(cmd.Flags(), settings.Output)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		s, err := a.settings(cmd)
-		if err != nil {
-			return err
-		}
-		if s.Serve.AdminToken == "" {
-			return usagef("there is no admin token: set STREAMHOUSE_ADMIN_TOKEN, or admin-token in the file")
-		}
-		if err := askToDrain(cmd.Context(), args[0], s.Serve.AdminToken); err != nil {
-			return err
-		}
-		return a.print(fmt.Appendf(nil, "%s is draining\n", args[0]))
-	}
-	return cmd
-}
-
-func askToDrain(ctx context.Context, address, token string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/drain", nil)
-	if err != nil {
-		return usagef("%.80q is no address: want HOST:PORT", address)
-	}
-	request.Header.Set("Authorization", "Bearer "+token)
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return fmt.Errorf("ask the agent at %s to drain: %w", address, errors.Unwrap(err))
-	}
-	defer func() { _ = response.Body.Close() }() // what it said has been read
-	said, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("ask the agent at %s to drain: %s: %s", address, response.Status, visible(strings.TrimSpace(string(said))))
-	}
-	return err
 }

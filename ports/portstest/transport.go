@@ -59,6 +59,7 @@ func TestTransport(t *testing.T, h TransportHarness) {
 		{"Fetch_ObeysTheEndOfItsContext", fetchCancelled},
 		{"Fetch_GivesTheBytesAway", fetchOwned},
 		{"Fetch_NeverSkipsWhatItCannotRead", fetchDamaged},
+		{"Fetch_SaysWhereTheBatchesLie", fetchSources},
 		{"OffsetAt_FindsTheFirstRecordOfATime", offsetAt},
 		{"OffsetAt_RefusesPartitionsThatAreNone", offsetAtErrors},
 	}

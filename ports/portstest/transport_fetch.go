@@ -1,9 +1,11 @@
 package portstest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/streamhouse/streamhouse/domain"
@@ -239,6 +241,41 @@ func fetchDamaged(x *transportUnderTest) {
 		x.store.onRead(nil)
 	}
 	x.holds(0, "a", "long enough for two records", "d")
+}
+
+// fetchSources compares what a fetch says of its batches with the extents. A
+// fetcher that tells nothing would be right too; all of ours tell.
+func fetchSources(x *transportUnderTest) {
+	s := x.producer()
+	for range 3 { // objects, with two batches of the partition each
+		x.append(s.batch(0, strings.Repeat("a", 300), "b"), s.batch(1, "another's"), s.batch(0, "c")).stored()
+	}
+	whole := x.fetch(ports.FetchRequest{Partitions: x.positions(0, 0), MaxBytes: 1 << 20})[0]
+	for _, offset := range []domain.Offset{0, 2, 4, 8} {
+		for _, most := range []int64{1, int64(len(whole.Batches)) / 2, 1 << 20} {
+			got := x.fetch(ports.FetchRequest{Partitions: x.positions(offset, 0), MaxBytes: most})[0]
+			x.ok(got.Err)
+			for at := 0; at < len(got.Batches); {
+				h, err := batch.ParseHeader(got.Batches[at:])
+				x.ok(err)
+				plans, err := x.meta.Plan(x.Context(), []ports.PlanRequest{{PartitionKey: x.key(0), From: h.BaseOffset, MaxBytes: 1}})
+				x.ok(err)
+				e := plans[0].Extents[0]
+				id, position, known := got.Sources.Locate(int64(at))
+				if !known || id != e.Segment || position < e.Position || position+int64(h.Length) > e.Position+e.Length {
+					x.Fatalf("from offset %d, %d bytes: the batch at offset %d is said to be at %d of segment %s (%t), want within %d bytes at %d of %s",
+						offset, most, h.BaseOffset, position, id, known, e.Length, e.Position, e.Segment)
+				}
+				stored, err := x.store.ReadRange(x.Context(), e.ObjectKey, position, int64(h.Length))
+				x.ok(err)
+				batch.SetBaseOffset(stored, h.BaseOffset)
+				if !bytes.Equal(stored, got.Batches[at:at+h.Length]) {
+					x.Fatalf("the batch at offset %d is not at %d", h.BaseOffset, position)
+				}
+				at += h.Length
+			}
+		}
+	}
 }
 
 // offsetAt looks for times in a partition whose timestamps rise and fall.

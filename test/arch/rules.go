@@ -12,6 +12,7 @@ const (
 	whyRoot     = "the root package is the library's face: it imports domain, ports, app and, by ADR 0002, adapters/direct and adapters/codec"
 	whyDomain   = "domain knows nothing but the standard library, dchest/siphash and domain itself"
 	whyPorts    = "ports imports domain only"
+	whyWake     = "ports/wake is the list of subscriptions that metadata stores share, by ADR 0011; of this module it knows the planted bugs only"
 	whySuites   = "a suite is written against domain and ports, never against one adapter"
 	whyApp      = "a use case imports domain and ports, never an adapter and never another use case"
 	whyAdapter  = "an adapter imports domain, ports and its own library; adapters do not know each other (adapters/local alone joins sqlite and localfs)"
@@ -36,6 +37,7 @@ var rooms = []room{
 	{"domain/sequence", []string{"domain/..."}, whyDomain},
 
 	{"ports", []string{"domain/..."}, whyPorts},
+	{"ports/wake", []string{"domain/mutant"}, whyWake},
 	{"ports/portstest", []string{"domain/...", "ports"}, whySuites},
 
 	{"app/agent", []string{"domain/...", "ports"}, whyApp},
@@ -55,12 +57,12 @@ var rooms = []room{
 	{"adapters/grpc/agentv1", nil, whyWire},
 	{"adapters/local", []string{"domain/...", "ports", "adapters/sqlite", "adapters/localfs", "app/janitor"}, whyLocal},
 	{"adapters/localfs", []string{"domain/...", "ports"}, whyAdapter},
-	{"adapters/memory", []string{"domain/...", "ports"}, whyAdapter},
-	{"adapters/postgres", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/memory", []string{"domain/...", "ports", "ports/wake"}, whyAdapter},
+	{"adapters/postgres", []string{"domain/...", "ports", "ports/wake"}, whyAdapter},
 	{"adapters/s3", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/otel", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/prom", []string{"domain/...", "ports"}, whyAdapter},
-	{"adapters/sqlite", []string{"domain/...", "ports"}, whyAdapter},
+	{"adapters/sqlite", []string{"domain/...", "ports", "ports/wake"}, whyAdapter},
 
 	{"cmd/streamhouse/...", command, whyCommand},
 
@@ -72,6 +74,7 @@ var rooms = []room{
 	{"test/e2e/servers/build", []string{"test/e2e/servers"}, whyServers},
 	{"test/e2e/faultproxy", []string{"test/e2e/loopback", "test/e2e/servers"}, whyServers},
 	{"test/e2e/containers", []string{"test/e2e/servers"}, whyServers},
+	{"test/e2e/deploy", nil, whyServers},
 	{"test/e2e/...", anything, whyTestRoom},
 }
 
@@ -126,8 +129,10 @@ var libraries = []library{
 	{module: "google.golang.org/protobuf", rooms: []string{"adapters/grpc/..."}, why: "protobuf types never leave adapters/grpc"},
 	{module: "go.uber.org/fx", rooms: []string{"cmd/streamhouse/wiring"}, why: "only cmd/streamhouse/wiring knows the container; the library is built by hand"},
 	{module: "github.com/hanwen/go-fuse/v2", rooms: []string{"test/e2e/powerloss/..."}, why: "the disk that loses power is a test's"},
-	{module: "github.com/testcontainers/testcontainers-go", rooms: []string{"test/e2e/containers"}, why: "containers are started in test/e2e/containers"},
+	{module: "github.com/testcontainers/testcontainers-go", rooms: []string{"test/e2e/containers", "test/e2e/image"}, why: "containers are started in test/e2e/containers"},
+	{module: "github.com/moby/moby/api", rooms: []string{"test/e2e/containers"}, why: "what a container is told of the engine is said in test/e2e/containers"},
 	{module: "github.com/twmb/franz-go/pkg/kmsg", tests: true, why: "franz-go is an oracle of tests, never a part of the product"},
+	{module: "go.yaml.in/yaml/v3", tests: true, why: "the product reads YAML through koanf; tests read files with references and several documents"},
 	{module: "go.uber.org/goleak", tests: true, why: "testing libraries stay out of production code"},
 	{module: "golang.org/x/net", tests: true, why: "HTTP/2 frames by hand are for tests of what no client sends"},
 	{module: "pgregory.net/rapid", tests: true, why: "testing libraries stay out of production code"},

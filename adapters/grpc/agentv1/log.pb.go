@@ -545,8 +545,11 @@ type FetchedPartition struct {
 	LogStart      int64                  `protobuf:"varint,1,opt,name=log_start,json=logStart,proto3" json:"log_start,omitempty"`
 	HighWatermark int64                  `protobuf:"varint,2,opt,name=high_watermark,json=highWatermark,proto3" json:"high_watermark,omitempty"`
 	// Whole record batches, one after the other.
-	Batches       []byte `protobuf:"bytes,3,opt,name=batches,proto3" json:"batches,omitempty"`
-	Error         *Error `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Batches []byte `protobuf:"bytes,3,opt,name=batches,proto3" json:"batches,omitempty"`
+	Error   *Error `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	// Where the batches lie, from their first byte on; for messages about damage.
+	// It may cover a part of them only, or nothing.
+	Sources       []*Source `protobuf:"bytes,5,rep,name=sources,proto3" json:"sources,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,6 +612,74 @@ func (x *FetchedPartition) GetError() *Error {
 	return nil
 }
 
+func (x *FetchedPartition) GetSources() []*Source {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+// Source is length bytes from position on in a segment.
+type Source struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SegmentId     []byte                 `protobuf:"bytes,1,opt,name=segment_id,json=segmentId,proto3" json:"segment_id,omitempty"`
+	Position      int64                  `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	Length        int64                  `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Source) Reset() {
+	*x = Source{}
+	mi := &file_streamhouse_agent_v1_log_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Source) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Source) ProtoMessage() {}
+
+func (x *Source) ProtoReflect() protoreflect.Message {
+	mi := &file_streamhouse_agent_v1_log_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Source.ProtoReflect.Descriptor instead.
+func (*Source) Descriptor() ([]byte, []int) {
+	return file_streamhouse_agent_v1_log_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Source) GetSegmentId() []byte {
+	if x != nil {
+		return x.SegmentId
+	}
+	return nil
+}
+
+func (x *Source) GetPosition() int64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *Source) GetLength() int64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
 type OffsetAtRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	TopicId   []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
@@ -622,7 +693,7 @@ type OffsetAtRequest struct {
 
 func (x *OffsetAtRequest) Reset() {
 	*x = OffsetAtRequest{}
-	mi := &file_streamhouse_agent_v1_log_proto_msgTypes[9]
+	mi := &file_streamhouse_agent_v1_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -634,7 +705,7 @@ func (x *OffsetAtRequest) String() string {
 func (*OffsetAtRequest) ProtoMessage() {}
 
 func (x *OffsetAtRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_streamhouse_agent_v1_log_proto_msgTypes[9]
+	mi := &file_streamhouse_agent_v1_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -647,7 +718,7 @@ func (x *OffsetAtRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffsetAtRequest.ProtoReflect.Descriptor instead.
 func (*OffsetAtRequest) Descriptor() ([]byte, []int) {
-	return file_streamhouse_agent_v1_log_proto_rawDescGZIP(), []int{9}
+	return file_streamhouse_agent_v1_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *OffsetAtRequest) GetTopicId() []byte {
@@ -687,7 +758,7 @@ type OffsetAtResponse struct {
 
 func (x *OffsetAtResponse) Reset() {
 	*x = OffsetAtResponse{}
-	mi := &file_streamhouse_agent_v1_log_proto_msgTypes[10]
+	mi := &file_streamhouse_agent_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +770,7 @@ func (x *OffsetAtResponse) String() string {
 func (*OffsetAtResponse) ProtoMessage() {}
 
 func (x *OffsetAtResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_streamhouse_agent_v1_log_proto_msgTypes[10]
+	mi := &file_streamhouse_agent_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +783,7 @@ func (x *OffsetAtResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffsetAtResponse.ProtoReflect.Descriptor instead.
 func (*OffsetAtResponse) Descriptor() ([]byte, []int) {
-	return file_streamhouse_agent_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_streamhouse_agent_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *OffsetAtResponse) GetOffset() int64 {
@@ -766,12 +837,18 @@ const file_streamhouse_agent_v1_log_proto_rawDesc = "" +
 	"\rFetchResponse\x12F\n" +
 	"\n" +
 	"partitions\x18\x01 \x03(\v2&.streamhouse.agent.v1.FetchedPartitionR\n" +
-	"partitions\"\xa3\x01\n" +
+	"partitions\"\xdb\x01\n" +
 	"\x10FetchedPartition\x12\x1b\n" +
 	"\tlog_start\x18\x01 \x01(\x03R\blogStart\x12%\n" +
 	"\x0ehigh_watermark\x18\x02 \x01(\x03R\rhighWatermark\x12\x18\n" +
 	"\abatches\x18\x03 \x01(\fR\abatches\x121\n" +
-	"\x05error\x18\x04 \x01(\v2\x1b.streamhouse.agent.v1.ErrorR\x05error\"z\n" +
+	"\x05error\x18\x04 \x01(\v2\x1b.streamhouse.agent.v1.ErrorR\x05error\x126\n" +
+	"\asources\x18\x05 \x03(\v2\x1c.streamhouse.agent.v1.SourceR\asources\"[\n" +
+	"\x06Source\x12\x1d\n" +
+	"\n" +
+	"segment_id\x18\x01 \x01(\fR\tsegmentId\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\x03R\bposition\x12\x16\n" +
+	"\x06length\x18\x03 \x01(\x03R\x06length\"z\n" +
 	"\x0fOffsetAtRequest\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x18\n" +
@@ -797,7 +874,7 @@ func file_streamhouse_agent_v1_log_proto_rawDescGZIP() []byte {
 	return file_streamhouse_agent_v1_log_proto_rawDescData
 }
 
-var file_streamhouse_agent_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_streamhouse_agent_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_streamhouse_agent_v1_log_proto_goTypes = []any{
 	(*ProduceRequest)(nil),   // 0: streamhouse.agent.v1.ProduceRequest
 	(*Batch)(nil),            // 1: streamhouse.agent.v1.Batch
@@ -808,29 +885,31 @@ var file_streamhouse_agent_v1_log_proto_goTypes = []any{
 	(*FetchPosition)(nil),    // 6: streamhouse.agent.v1.FetchPosition
 	(*FetchResponse)(nil),    // 7: streamhouse.agent.v1.FetchResponse
 	(*FetchedPartition)(nil), // 8: streamhouse.agent.v1.FetchedPartition
-	(*OffsetAtRequest)(nil),  // 9: streamhouse.agent.v1.OffsetAtRequest
-	(*OffsetAtResponse)(nil), // 10: streamhouse.agent.v1.OffsetAtResponse
-	(*Error)(nil),            // 11: streamhouse.agent.v1.Error
+	(*Source)(nil),           // 9: streamhouse.agent.v1.Source
+	(*OffsetAtRequest)(nil),  // 10: streamhouse.agent.v1.OffsetAtRequest
+	(*OffsetAtResponse)(nil), // 11: streamhouse.agent.v1.OffsetAtResponse
+	(*Error)(nil),            // 12: streamhouse.agent.v1.Error
 }
 var file_streamhouse_agent_v1_log_proto_depIdxs = []int32{
 	1,  // 0: streamhouse.agent.v1.ProduceRequest.batches:type_name -> streamhouse.agent.v1.Batch
 	3,  // 1: streamhouse.agent.v1.ProduceResponse.welcome:type_name -> streamhouse.agent.v1.Welcome
 	4,  // 2: streamhouse.agent.v1.ProduceResponse.outcomes:type_name -> streamhouse.agent.v1.Outcome
-	11, // 3: streamhouse.agent.v1.Outcome.error:type_name -> streamhouse.agent.v1.Error
+	12, // 3: streamhouse.agent.v1.Outcome.error:type_name -> streamhouse.agent.v1.Error
 	6,  // 4: streamhouse.agent.v1.FetchRequest.positions:type_name -> streamhouse.agent.v1.FetchPosition
 	8,  // 5: streamhouse.agent.v1.FetchResponse.partitions:type_name -> streamhouse.agent.v1.FetchedPartition
-	11, // 6: streamhouse.agent.v1.FetchedPartition.error:type_name -> streamhouse.agent.v1.Error
-	0,  // 7: streamhouse.agent.v1.LogService.Produce:input_type -> streamhouse.agent.v1.ProduceRequest
-	5,  // 8: streamhouse.agent.v1.LogService.Fetch:input_type -> streamhouse.agent.v1.FetchRequest
-	9,  // 9: streamhouse.agent.v1.LogService.OffsetAt:input_type -> streamhouse.agent.v1.OffsetAtRequest
-	2,  // 10: streamhouse.agent.v1.LogService.Produce:output_type -> streamhouse.agent.v1.ProduceResponse
-	7,  // 11: streamhouse.agent.v1.LogService.Fetch:output_type -> streamhouse.agent.v1.FetchResponse
-	10, // 12: streamhouse.agent.v1.LogService.OffsetAt:output_type -> streamhouse.agent.v1.OffsetAtResponse
-	10, // [10:13] is the sub-list for method output_type
-	7,  // [7:10] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	12, // 6: streamhouse.agent.v1.FetchedPartition.error:type_name -> streamhouse.agent.v1.Error
+	9,  // 7: streamhouse.agent.v1.FetchedPartition.sources:type_name -> streamhouse.agent.v1.Source
+	0,  // 8: streamhouse.agent.v1.LogService.Produce:input_type -> streamhouse.agent.v1.ProduceRequest
+	5,  // 9: streamhouse.agent.v1.LogService.Fetch:input_type -> streamhouse.agent.v1.FetchRequest
+	10, // 10: streamhouse.agent.v1.LogService.OffsetAt:input_type -> streamhouse.agent.v1.OffsetAtRequest
+	2,  // 11: streamhouse.agent.v1.LogService.Produce:output_type -> streamhouse.agent.v1.ProduceResponse
+	7,  // 12: streamhouse.agent.v1.LogService.Fetch:output_type -> streamhouse.agent.v1.FetchResponse
+	11, // 13: streamhouse.agent.v1.LogService.OffsetAt:output_type -> streamhouse.agent.v1.OffsetAtResponse
+	11, // [11:14] is the sub-list for method output_type
+	8,  // [8:11] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_streamhouse_agent_v1_log_proto_init() }
@@ -845,7 +924,7 @@ func file_streamhouse_agent_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_streamhouse_agent_v1_log_proto_rawDesc), len(file_streamhouse_agent_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,8 +1,8 @@
-// Package containers starts PostgreSQL and MinIO in Docker containers for
-// tests, which end with the test.
+// Package containers starts PostgreSQL, MinIO and agents in Docker containers
+// for tests, which end with the test.
 //
 // Which images those are is said by STREAMHOUSE_TEST_POSTGRES_IMAGE and
-// STREAMHOUSE_TEST_MINIO_IMAGE; else they are pulled. The tests are behind the build tag
+// STREAMHOUSE_TEST_MINIO_IMAGE, else they are pulled, and by STREAMHOUSE_TEST_IMAGE. The tests are behind the build tag
 // "containers" and fail without Docker: `make containers` runs them, with what images.sh prepares.
 package containers
 
@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver that asks whether a server answers
+	"github.com/moby/moby/api/types/network"
 	"github.com/testcontainers/testcontainers-go"
 	"github.com/testcontainers/testcontainers-go/modules/postgres"
 	"github.com/testcontainers/testcontainers-go/wait"
@@ -36,12 +38,20 @@ const needed = "Docker and its images are needed, which `make containers` prepar
 type PostgresContainer struct{ *postgres.PostgresContainer }
 
 // Postgres starts a server; it ends with tb.
-func Postgres(tb testing.TB) *PostgresContainer {
+func Postgres(tb testing.TB, more ...testcontainers.ContainerCustomizer) *PostgresContainer {
 	tb.Helper()
-	started, err := postgres.Run(tb.Context(), cmp.Or(os.Getenv("STREAMHOUSE_TEST_POSTGRES_IMAGE"), "postgres:17"),
-		postgres.WithDatabase("streamhouse"), postgres.WithUsername("streamhouse"), postgres.WithPassword(servers.NewS3Access().SecretKey),
+	password := servers.NewS3Access().SecretKey
+	url := func(host string, port network.Port) string {
+		return fmt.Sprintf("postgres://streamhouse:%s@%s/streamhouse?sslmode=disable", password, net.JoinHostPort(host, port.Port()))
+	}
+	options := append([]testcontainers.ContainerCustomizer{
+		postgres.WithDatabase("streamhouse"), postgres.WithUsername("streamhouse"), postgres.WithPassword(password),
 		testcontainers.WithCmd("postgres"), // the library's own command turns fsync off
-		postgres.BasicWaitStrategies(), ofThisRun(), quiet(tb))
+		// The library's own wait takes what the log said before a restart for what it says after it.
+		testcontainers.WithWaitStrategy(wait.ForSQL("5432/tcp", "pgx", url).WithStartupTimeout(readyLimit).WithPollInterval(readyPoll)),
+		ofThisRun(), quiet(tb),
+	}, more...)
+	started, err := postgres.Run(tb.Context(), cmp.Or(os.Getenv("STREAMHOUSE_TEST_POSTGRES_IMAGE"), "postgres:17"), options...)
 	testcontainers.CleanupContainer(tb, started)
 	if err != nil {
 		tb.Fatal(needed, err)
@@ -70,15 +80,17 @@ type MinIOContainer struct {
 const minioPort = "9000/tcp"
 
 // MinIO starts a server; it ends with tb.
-func MinIO(tb testing.TB) *MinIOContainer {
+func MinIO(tb testing.TB, more ...testcontainers.ContainerCustomizer) *MinIOContainer {
 	tb.Helper()
 	keys := servers.NewS3Access()
-	started, err := testcontainers.Run(tb.Context(), cmp.Or(os.Getenv("STREAMHOUSE_TEST_MINIO_IMAGE"), "minio/minio"),
+	options := append([]testcontainers.ContainerCustomizer{
 		testcontainers.WithExposedPorts(minioPort), testcontainers.WithCmd("server", "/data"),
 		testcontainers.WithEnv(map[string]string{
 			"MINIO_ROOT_USER": keys.AccessKey, "MINIO_ROOT_PASSWORD": keys.SecretKey, "MINIO_REGION": keys.Region, "MINIO_BROWSER": "off",
 		}),
-		testcontainers.WithWaitStrategy(answering(keys)), ofThisRun(), quiet(tb))
+		testcontainers.WithWaitStrategy(answering(keys)), ofThisRun(), quiet(tb),
+	}, more...)
+	started, err := testcontainers.Run(tb.Context(), cmp.Or(os.Getenv("STREAMHOUSE_TEST_MINIO_IMAGE"), "minio/minio"), options...)
 	testcontainers.CleanupContainer(tb, started)
 	if err != nil {
 		tb.Fatal(needed, err)
@@ -141,7 +153,11 @@ func Restart(ctx context.Context, c testcontainers.Container) error {
 // ofThisRun marks a container, so that what a killed test leaves can be told
 // from the containers of others.
 func ofThisRun() testcontainers.CustomizeRequestOption {
-	return testcontainers.WithLabels(map[string]string{"streamhouse.run": os.Getenv("STREAMHOUSE_TEST_RUN")})
+	return testcontainers.WithLabels(runLabels())
+}
+
+func runLabels() map[string]string {
+	return map[string]string{"streamhouse.run": os.Getenv("STREAMHOUSE_TEST_RUN")}
 }
 
 // quiet sends what the library says to the log of the test.

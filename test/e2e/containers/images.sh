@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Docker, and the images that the tests of test/e2e/containers start, on a machine that may have no daemon and no
-# registry of images: starts a daemon if none answers, and builds the images from this machine's PostgreSQL and from
-# MinIO's source. What it prints is the environment of the tests:
+# registry of images: starts a daemon if none answers, and builds the images from this machine's PostgreSQL, from
+# MinIO's source and, by `make image`, from this module. What it prints is the environment of the tests:
 #
 #	eval "$(test/e2e/containers/images.sh)"
 #
-# An image that is already named by STREAMHOUSE_TEST_POSTGRES_IMAGE or STREAMHOUSE_TEST_MINIO_IMAGE is not built.
-# With --clean it removes the containers that tests run in that environment have left.
+# An image that is already named by STREAMHOUSE_TEST_POSTGRES_IMAGE, STREAMHOUSE_TEST_MINIO_IMAGE or STREAMHOUSE_TEST_IMAGE
+# is not built.
+# With --clean it removes the containers and networks that tests run in that environment have left.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 mkdir -p bin
@@ -117,8 +118,15 @@ minio_image() {
 	echo "image $1: MinIO $minio_version"
 }
 
+# agent_image: the one binary, always of the source as it is now.
+agent_image() {
+	[ -r /etc/ssl/certs/ca-certificates.crt ] || apt_install ca-certificates
+	make --no-print-directory image >"$work/log" 2>&1 || { cat "$work/log" && exit 1; }
+}
+
 clean() {
 	docker ps --all --quiet --filter "label=streamhouse.run=${STREAMHOUSE_TEST_RUN:?is not set}" | xargs --no-run-if-empty docker rm --force --volumes >/dev/null
+	docker network ls --quiet --filter "label=streamhouse.run=$STREAMHOUSE_TEST_RUN" | xargs --no-run-if-empty docker network rm >/dev/null
 }
 
 if [ "${1:-}" = --clean ]; then
@@ -129,15 +137,16 @@ fi
 exec 9>bin/.images.lock
 flock 9
 engine 9>&-
-postgres=${STREAMHOUSE_TEST_POSTGRES_IMAGE:-} minio=${STREAMHOUSE_TEST_MINIO_IMAGE:-}
+postgres=${STREAMHOUSE_TEST_POSTGRES_IMAGE:-} minio=${STREAMHOUSE_TEST_MINIO_IMAGE:-} agent=${STREAMHOUSE_TEST_IMAGE:-}
 [ -n "$minio" ] || { minio=minio:local && minio_image "$minio"; }
 if [ -z "$postgres" ] && compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; then
 	postgres=postgres:local && postgres_image "$postgres" # else the test's own default is pulled
 fi
+[ -n "$agent" ] || { agent=streamhouse:local && agent_image; }
 {
 	# Ryuk, which removes what tests leave, is an image to be pulled too: --clean does its work. And in what looks like a
 	# container itself the library would look for published ports elsewhere.
 	echo "export TESTCONTAINERS_RYUK_DISABLED=true TESTCONTAINERS_HOST_OVERRIDE=127.0.0.1"
 	echo "export STREAMHOUSE_TEST_RUN=$(cat /proc/sys/kernel/random/uuid)"
-	echo "export STREAMHOUSE_TEST_POSTGRES_IMAGE=$postgres STREAMHOUSE_TEST_MINIO_IMAGE=$minio"
+	echo "export STREAMHOUSE_TEST_POSTGRES_IMAGE=$postgres STREAMHOUSE_TEST_MINIO_IMAGE=$minio STREAMHOUSE_TEST_IMAGE=$agent"
 } >&3

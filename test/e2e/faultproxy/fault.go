@@ -163,6 +163,19 @@ func ShiftRange(by int64) Fault {
 	}}
 }
 
+// IgnoreIfNoneMatch makes of a put that may not replace an object one that does,
+// as servers do that do not know If-None-Match: the object goes first. The header itself cannot be
+// taken off, for it is signed. Remove deletes the object of a request's path.
+func IgnoreIfNoneMatch(remove func(ctx context.Context, path string) error) Fault {
+	return Fault{"ignore if-none-match", func(e *exchange) {
+		if e.request.Header.Get("If-None-Match") != "" && (!e.swallow() || remove(e.request.Context(), e.request.URL.Path) != nil) {
+			e.reset()
+			return
+		}
+		e.forward(nil)
+	}}
+}
+
 // body reads from one reader and closes another.
 type body struct {
 	io.Reader

@@ -220,6 +220,32 @@ func TestHTTP_SpoilsBodiesAndRangesAsTold(t *testing.T) {
 	}
 }
 
+func TestHTTP_IgnoresIfNoneMatchByRemovingTheObjectFirst(t *testing.T) {
+	w := newWeb(t)
+	var removed []string
+	var fails error
+	w.Inject(faultproxy.Rule{Method: http.MethodPut, Fault: faultproxy.IgnoreIfNoneMatch(func(_ context.Context, path string) error {
+		removed = append(removed, path)
+		return fails
+	})})
+	put := func(content string, header ...string) error {
+		_, _, _, err := w.ask(t.Context(), http.MethodPut, "/object", content, header...)
+		return err
+	}
+	must(t, put("plain"))
+	if removed != nil {
+		t.Errorf("a put without the header removes %q", removed)
+	}
+	must(t, put("second", "If-None-Match", "*"))
+	if _, body, err := w.get(); err != nil || body != "second" || !slices.Equal(removed, []string{"/object"}) {
+		t.Errorf("removed %q, then read %q, %v", removed, body, err)
+	}
+	fails = errors.New("no")
+	if err := put("third", "If-None-Match", "*"); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
+		t.Errorf("a put whose object cannot be removed: %v", err)
+	}
+}
+
 func TestHTTP_RulesChooseTheirRequests(t *testing.T) {
 	w := newWeb(t)
 	fault := faultproxy.Answer(500)
