@@ -30,6 +30,10 @@ func (a *app) versionCommand() *cobra.Command {
 	return cmd
 }
 
+// What the Makefile says of the commit, by the linker. Go stamps a binary itself,
+// but not from every kind of checkout, and not if it is told not to.
+var stampedVersion, stampedRevision, stampedTime, stampedModified string
+
 // build is what the binary knows of itself.
 type build struct {
 	version, revision, time, goVersion string
@@ -55,6 +59,14 @@ func readBuild() build {
 		case "vcs.modified":
 			b.modified = s.Value == "true"
 		}
+	}
+	return b.orStamped()
+}
+
+// orStamped fills in what Go does not know.
+func (b build) orStamped() build {
+	if b.revision == "" && stampedRevision != "" {
+		b.version, b.revision, b.time, b.modified = stampedVersion, stampedRevision, stampedTime, stampedModified == "true"
 	}
 	return b
 }

@@ -38,6 +38,7 @@ type Service struct {
 	server  *grpc.Server
 	entry   atomic.Pointer[agent.Agent] // nil until it is in the list
 	janitor *janitor.Janitor
+	health  *agent.Health
 	began   time.Time
 	version string
 	asked   chan struct{} // closed when an operator asks for the drain
@@ -66,7 +67,9 @@ func (b *builder) newService(m ports.MetadataStore, s ports.SegmentStore) (*Serv
 		return nil, err
 	}
 	b.telemetryOf()
-	writer, err := b.newAgentWriter(m, s)
+	svc := &Service{began: time.Now(), version: b.cfg.Version, asked: make(chan struct{})}
+	b.newHealth(svc, s)
+	writer, err := b.newAgentWriter(m, svc.health.Segments(s))
 	if err != nil {
 		return nil, err
 	}
@@ -75,25 +78,26 @@ func (b *builder) newService(m ports.MetadataStore, s ports.SegmentStore) (*Serv
 		return nil, err
 	}
 	b.background("janitor", j.Run)
-	server, err := b.newServer(grpc.Backend{Transport: writer, Fetcher: b.newFetcher(m, s), Topics: m, Producers: m, Agents: discovery})
+	server, err := b.newServer(grpc.Backend{Transport: writer, Fetcher: b.newFetcher(m, s), Topics: svc.health.Topics(m), Producers: svc.health.Producers(m), Agents: discovery})
 	if err != nil {
 		return nil, err
 	}
 	failures := make(chan error, 1) // holds the one reason to end
-	svc := &Service{server: server, janitor: j, began: time.Now(), version: b.cfg.Version, Failed: failures, asked: make(chan struct{})}
+	svc.server, svc.janitor, svc.Failed = server, j, failures
 	var lc net.ListenConfig
 	listener, err := lc.Listen(b.ctx, "tcp", b.cfg.Serve.Listen)
 	if err != nil {
-		return nil, failed("listen at "+b.cfg.Serve.Listen, err)
+		return nil, failed("listen at "+b.cfg.Serve.Listen, taken(err, "--listen"))
 	}
 	svc.Address = listener.Addr().String()
 	if err := b.newAdmin(svc); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	b.serve(server, listener, failures)
-	if err := b.register(svc, discovery); err != nil {
+	if err := b.register(svc, svc.health.Discovery(discovery)); err != nil {
 		return nil, err
 	}
+	b.background("health", svc.health.Run) // ends before the entry that it looks at
 	return svc, nil
 }
 
@@ -198,7 +202,7 @@ func (b *builder) newAdmin(svc *Service) error {
 		Drain:  svc.askDrain,
 	})
 	if err != nil {
-		return failed("listen at "+b.cfg.Serve.Admin, err)
+		return failed("listen at "+b.cfg.Serve.Admin, taken(err, "--admin"))
 	}
 	svc.Admin = s.Address()
 	b.started("admin listener", s.Close)
@@ -226,14 +230,10 @@ func (s *Service) ready() error {
 	if entry == nil {
 		return errors.New("starting")
 	}
-	e := entry.Status()
-	switch {
-	case e.Draining:
+	if entry.Status().Draining {
 		return errors.New("draining")
-	case e.Err != nil && time.Since(e.HeardAt) > ports.AgentTTL:
-		return fmt.Errorf("the metadata store has not been reached for %s: %w", time.Since(e.HeardAt).Round(time.Second), e.Err)
 	}
-	return nil
+	return s.health.Reason()
 }
 
 // Drain says in the list that the agent takes nothing new. Close follows.

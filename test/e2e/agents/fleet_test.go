@@ -17,7 +17,7 @@ import (
 	"github.com/streamhouse/streamhouse/test/e2e/servers"
 )
 
-// partitions of the topic that every fleet has.
+// What every fleet has.
 const (
 	topic      = "orders"
 	partitions = 6
@@ -116,8 +116,13 @@ func (f *fleet) reach(ctx context.Context) (*chaos.Reach, error) {
 	return &chaos.Reach{Agents: c}, nil
 }
 
-// run starts writers and readers.
+// run starts writers and readers of the topic.
 func (f *fleet) run(lives time.Duration) *chaos.Run {
+	f.Helper()
+	return f.runOn(topic, lives)
+}
+
+func (f *fleet) runOn(topic string, lives time.Duration) *chaos.Run {
 	f.Helper()
 	f.Logf("seed %d, %s", *seed, *duration)
 	return chaos.Start(f.T, chaos.Config{

@@ -28,7 +28,14 @@ var (
 	seed     = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of what the writers do and when what fails")
 )
 
+// together is how many of the tests run at the same time: they wait more than
+// they work.
+const together = "4"
+
 func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", together); err != nil {
+		panic(err)
+	}
 	goleak.VerifyTestMain(servers.Main(m), goleak.Cleanup(func(code int) {
 		if err := os.RemoveAll(built.folder); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -75,13 +82,13 @@ func binary(t *testing.T, version string) string {
 // environment is the test's own without settings of the command, and with the
 // keys of the bucket.
 func environment(more ...string) []string {
-	kept := more
+	var kept []string
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "STREAMHOUSE_") {
 			kept = append(kept, v)
 		}
 	}
-	return kept
+	return append(kept, more...) // the last one of a name counts
 }
 
 // rest lets time pass: what happens to the agents comes at moments.
