@@ -68,10 +68,11 @@ func NewHealth(metadata, segments func(context.Context) error, changed func(reas
 // Record implements ports.Telemetry: errors of the stores are noted.
 func (h *Health) Record(e ports.Event) { h.note(e.Err) }
 
-// note makes the next look due at once if err is of a store.
+// note makes the next look due at once if err is of a store; also if the caller
+// had enough of waiting, which may be because the store is silent.
 func (h *Health) note(err error) {
 	switch {
-	case err == nil, errors.Is(err, domain.ErrClosed), errors.Is(err, context.Canceled): // by who asked
+	case err == nil, errors.Is(err, domain.ErrClosed):
 	case errors.Is(err, domain.ErrStorage):
 		h.suspect(h.segments)
 	case errors.Is(err, domain.ErrMetadata):

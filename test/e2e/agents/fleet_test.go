@@ -127,7 +127,7 @@ func (f *fleet) runOn(topic string, lives time.Duration) *chaos.Run {
 	f.Logf("seed %d, %s", *seed, *duration)
 	return chaos.Start(f.T, chaos.Config{
 		Open: f.reach, Topic: topic, Partitions: partitions, Writers: 6, Readers: 2,
-		Pace: 10 * time.Millisecond, Burst: 20, Lives: lives, Seed: *seed,
+		Pace: 20 * time.Millisecond, Burst: 20, Lives: lives, Seed: *seed,
 	})
 }
 
@@ -146,8 +146,10 @@ func (f *fleet) someRecords(run *chaos.Run, n int64) {
 // end drains all agents, and looks at what they leave.
 func (f *fleet) end() {
 	f.Helper()
+	var draining sync.WaitGroup
 	for _, a := range f.agents {
-		a.drain()
+		draining.Go(a.drain)
 	}
+	draining.Wait()
 	chaos.Inspect(f.T, f.store.Metadata, f.store.Segments)
 }

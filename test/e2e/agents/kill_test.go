@@ -15,7 +15,7 @@ func TestAgents_KilledAndStoppedUnderLoadLoseNothing(t *testing.T) {
 	run := f.run(20 * time.Second)
 	random := rand.New(rand.NewPCG(*seed, 7))
 	kills, stops := 0, 0
-	for end := time.Now().Add(*duration / 2); time.Now().Before(end); {
+	for end := time.Now().Add(*duration / 4); time.Now().Before(end); {
 		rest(500*time.Millisecond + time.Duration(random.Int64N(int64(time.Second))))
 		hit := random.Perm(3)[:1+random.IntN(3)]
 		if random.IntN(2) == 0 {
@@ -53,7 +53,7 @@ func TestAgents_RollingRestartFailsNoSend(t *testing.T) {
 	f := fleetOf(t, 3)
 	run := f.run(20 * time.Second)
 	restarts := 0
-	for end := time.Now().Add(*duration / 2); time.Now().Before(end); restarts++ {
+	for end := time.Now().Add(*duration / 4); time.Now().Before(end); restarts++ {
 		rest(300 * time.Millisecond)
 		a := f.agents[restarts%len(f.agents)]
 		a.drain()

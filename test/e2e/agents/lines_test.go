@@ -11,16 +11,15 @@ import (
 	"testing"
 )
 
-const (
-	// killPoints is how many agents are killed while the lines are sent.
-	killPoints = 8
-	// keyCount is how many keys the lines have: line n has the key n modulo keyCount.
-	keyCount = 1009
-)
+// keyCount is how many keys the lines have: line n has the key n modulo keyCount.
+const keyCount = 1009
+
+// killPoints is how many agents are killed while the lines are sent.
+func killPoints() int { return min(4+*lines/50_000, 20) }
 
 // TestProduce_ThroughAgentsThatAreKilledStoresEveryLineOnce sends lines with
-// `produce --agents` through three agents. Each time another ninth of them was given to it an agent is
-// killed with SIGKILL, in turn, and started again. Every line is acknowledged in the end, none
+// `produce --agents` through three agents. Now and then an agent is
+// killed with SIGKILL, in turn, and started again; the input goes on meanwhile. Every line is acknowledged in the end, none
 // is lost, none is there twice, and those of a key are in order.
 func TestProduce_ThroughAgentsThatAreKilledStoresEveryLineOnce(t *testing.T) {
 	t.Parallel()
@@ -80,7 +79,7 @@ func places() []place {
 // only once the killer has taken it.
 func feed(stdin io.WriteCloser, reached chan<- int) error {
 	out := bufio.NewWriterSize(stdin, 64<<10)
-	each := *lines/(killPoints+1) + 1
+	each := *lines/(killPoints()+1) + 1
 	for n := range *lines {
 		if _, err := fmt.Fprintf(out, "key-%d\tline-%d\n", n%keyCount, n); err != nil {
 			return err

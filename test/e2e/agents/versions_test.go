@@ -72,7 +72,7 @@ func TestAgents_OldAndNewBesideEachOtherAreOneGroup(t *testing.T) {
 	}
 	change(f.agents[1], v.newBinary)
 	change(f.agents[2], v.newBinary)
-	change(f.agents[0], v.oldBinary)
+	change(f.agents[2], v.oldBinary)
 	f.someRecords(run, 50)
 	if want, got := []string{v.old, v.new, v.new}, f.listed(); !slices.Equal(got, sorted(want)) {
 		t.Errorf("agent list shows the versions %q, want %q", got, sorted(want))
