@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -163,13 +164,13 @@ func (s *stored) try(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err = err; err == nil {
-		s.suspect, s.down, s.since, s.heard = false, false, time.Time{}, time.Now()
+		s.suspect, s.down, s.since, s.heard = false, s.down && mutant.On(mutantNeverBack), time.Time{}, time.Now()
 		return
 	}
 	if s.since.IsZero() {
 		s.since = began
 	}
-	s.down = time.Since(s.since) >= patience
+	s.down = (time.Since(s.since) >= patience || mutant.On(mutantAtOnce)) && !mutant.On(mutantAlwaysReady)
 }
 
 // tell tells a change, unless the looks failed because Run is to end.

@@ -2,6 +2,7 @@ package agents_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -39,18 +40,18 @@ type fleet struct {
 	store    *chaos.Reach // for what the tests do themselves; not through the proxies
 }
 
-// once sets the keys of the shared bucket for this process and its children.
-var keys sync.Once
+// setKeys gives the keys of the shared bucket, which are always the same, to this
+// process and those that it starts: its tests run beside each other.
+func setKeys(a servers.S3Access) error {
+	return errors.Join(os.Setenv("AWS_ACCESS_KEY_ID", a.AccessKey), os.Setenv("AWS_SECRET_ACCESS_KEY", a.SecretKey))
+}
 
 // newFleet makes the stores, the topic and no agent. With a server of its own
 // the fleet may end it.
 func newFleet(t *testing.T, server *servers.PostgresServer) *fleet {
 	t.Helper()
 	gateway, bucket := servers.Bucket(t)
-	keys.Do(func() {
-		must(t, os.Setenv("AWS_ACCESS_KEY_ID", gateway.AccessKey))
-		must(t, os.Setenv("AWS_SECRET_ACCESS_KEY", gateway.SecretKey))
-	})
+	must(t, setKeys(gateway.S3Access))
 	f := &fleet{T: t, binary: binary(t, ""), server: server, database: "postgres"}
 	if server == nil {
 		f.server = servers.SharedPostgres(t)

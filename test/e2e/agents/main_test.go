@@ -55,28 +55,33 @@ var built struct {
 // makes of it.
 func binary(t *testing.T, version string) string {
 	t.Helper()
+	path, err := build(version)
+	must(t, err)
+	return path
+}
+
+func build(version string) (path string, err error) {
 	built.Lock()
 	defer built.Unlock()
 	if path := built.paths[version]; path != "" {
-		return path
+		return path, nil
 	}
 	if built.folder == "" {
-		var err error
 		if built.folder, err = os.MkdirTemp("", "streamhouse-agents-"); err != nil {
-			t.Fatal(err)
+			return "", err
 		}
 		built.paths = make(map[string]string)
 	}
-	path := filepath.Join(built.folder, "streamhouse"+version)
+	path = filepath.Join(built.folder, "streamhouse"+version)
 	args := []string{"build", "-buildvcs=false", "-o", path}
 	if version != "" {
 		args = append(args, "-ldflags", "-X main.stampedVersion="+version+" -X main.stampedRevision=0000000000000000000000000000000000000000")
 	}
 	if out, err := exec.Command("go", append(args, "../../../cmd/streamhouse")...).CombinedOutput(); err != nil {
-		t.Fatalf("build the command: %v\n%s", err, out)
+		return "", fmt.Errorf("build the command: %w\n%s", err, out)
 	}
 	built.paths[version] = path
-	return path
+	return path, nil
 }
 
 // environment is the test's own without settings of the command, and with the

@@ -17,9 +17,11 @@ type versions struct{ oldBinary, old, newBinary, new string }
 // frames of adapters/grpc.
 func versionsOf(t *testing.T) versions {
 	t.Helper()
-	v := versions{oldBinary: *older, newBinary: binary(t, "")}
+	v := versions{oldBinary: *older}
 	if v.oldBinary == "" {
-		v.oldBinary = binary(t, "v0.0.1-older")
+		v.oldBinary, v.newBinary = binary(t, "v0.0.1-older"), binary(t, "")
+	} else {
+		v.newBinary = binary(t, "v9.9.9-newer") // whatever that release says it is
 	}
 	v.old, v.new = versionOf(t, v.oldBinary), versionOf(t, v.newBinary)
 	if v.old == v.new {
