@@ -127,8 +127,8 @@ func (f *fleet) runOn(topic string, lives time.Duration) *chaos.Run {
 	f.Helper()
 	f.Logf("seed %d, %s", *seed, *duration)
 	return chaos.Start(f.T, chaos.Config{
-		Open: f.reach, Topic: topic, Partitions: partitions, Writers: 6, Readers: 2,
-		Pace: 20 * time.Millisecond, Burst: 20, Lives: lives, Seed: *seed,
+		Open: f.reach, Topic: topic, Partitions: partitions, Writers: 5, Readers: 2,
+		Pace: 40 * time.Millisecond, Burst: 20, Lives: lives, Seed: *seed,
 	})
 }
 

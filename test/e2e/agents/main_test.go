@@ -21,9 +21,9 @@ import (
 )
 
 var (
-	duration = flag.Duration("duration", 4*time.Second, "how long everything fails; other tests take a part of it")
+	duration = flag.Duration("duration", 3*time.Second, "how long everything fails; other tests take a part of it")
 	lines    = flag.Int("lines", 40_000, "how many lines produce sends while agents are killed")
-	pause    = flag.Duration("pause", 3*time.Second, "how long an agent is stopped whose entry in the list has ended")
+	pause    = flag.Duration("pause", 2*time.Second, "how long an agent is stopped whose entry in the list has ended")
 	older    = flag.String("older", "", "the binary of an earlier release, `FILE`, to run beside this one (default: this one under another version)")
 	seed     = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of what the writers do and when what fails")
 )
@@ -104,7 +104,7 @@ func rest(d time.Duration) {
 }
 
 // patience is longer than anything takes on a machine that has much else to do.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // eventually asks what is so until it is as the test wants it, and fails the
 // test if that takes too long.
