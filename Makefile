@@ -25,9 +25,10 @@ LINES     ?= 1000000
 CRASHES   ?= 500
 # Runs of each fuzz target. Not seconds: until Go 1.27 a fuzzing that its time ends may be called failed (go.dev/issue/75804).
 FUZZRUNS  ?= 30000
-# How long Postgres and the bucket fail, Postgres is away, nothing happens.
+# How long Postgres and the bucket fail, agents and all around them do, an agent is stopped, Postgres is away, nothing happens.
 CHAOS     ?= 60s
 AGENTS    ?= 30s
+PAUSE     ?= 5s
 OUTAGE    ?= 60s
 IDLE      ?= 61s
 
@@ -78,7 +79,8 @@ PRODUCT := . ./domain/... ./ports/... ./app/... ./adapters/... ./cmd/...
 elsewhere: | bin
 	@$(call check,build-elsewhere,GOOS=darwin go build $(PRODUCT) && CGO_ENABLED=0 go build ./...)
 
-# The protocol of the agents. What was published stays readable: PUBLISHED is what `make publish-protocol` kept of it.
+# The protocol of the agents. What was published stays readable: PUBLISHED is what `make publish-protocol` kept of it, and
+# the frames of a release, FRAMES, are played to every later client and agent.
 BUF       := go tool -modfile=buf.mod buf
 PUBLISHED := adapters/grpc/proto/published.binpb
 
@@ -96,6 +98,7 @@ protocol: | bin
 .PHONY: publish-protocol
 publish-protocol:
 	@$(BUF) build --exclude-source-info -o $(PUBLISHED)
+	@go test -count=1 ./adapters/grpc -run TestFrames_OfTodayAreKept -keep-frames $(or $(FRAMES),$(error give FRAMES, the name of the release))
 
 .PHONY: simulate
 simulate: bin/report
@@ -120,10 +123,10 @@ powerloss: bin/report
 chaos: bin/report servers
 	@$(call gotest,chaos,-timeout 40m ./test/e2e/chaos -run TestChaos -duration $(CHAOS))
 
-# Three agents, the built binary, killed, stopped and restarted under load.
+# Groups of agents, the built binary: faults on every edge, kills, stops, restarts, upgrades, a steady load.
 .PHONY: agents
 agents: bin/report servers
-	@$(call gotest,agents,-timeout 60m ./test/e2e/agents -duration $(AGENTS))
+	@$(call gotest,agents,-timeout 60m ./test/e2e/agents -duration $(AGENTS) -lines $(LINES) -pause $(PAUSE))
 
 .PHONY: remote
 remote: bin/report servers
@@ -154,7 +157,7 @@ servers: | bin
 
 .PHONY: soak
 soak:
-	@$(MAKE) --no-print-directory ci SEEDS=1000000 KILLS=1000 LINES=10000000 CRASHES=5000 FUZZRUNS=5000000 CHAOS=20m AGENTS=20m
+	@$(MAKE) --no-print-directory ci SEEDS=1000000 KILLS=1000 LINES=10000000 CRASHES=5000 FUZZRUNS=5000000 CHAOS=20m AGENTS=20m PAUSE=130s
 
 .PHONY: bench
 bench: build

@@ -33,6 +33,7 @@ type Agent struct {
 	err      error     // why the last one did not, nil if it did
 
 	kick chan struct{} // holds the one wish for a heartbeat at once
+	turn chan struct{} // holds the one right to send a heartbeat
 	stop context.CancelFunc
 	done chan struct{}
 }
@@ -47,7 +48,7 @@ func Start(ctx context.Context, discovery ports.AgentDiscovery, spec ports.Agent
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	a := &Agent{
 		discovery: discovery, spec: spec, entry: entry, seenAt: time.Now(),
-		kick: make(chan struct{}, 1), stop: stop, done: make(chan struct{}),
+		kick: make(chan struct{}, 1), turn: make(chan struct{}, 1), stop: stop, done: make(chan struct{}),
 	}
 	go a.run(running)
 	return a, nil
@@ -105,14 +106,22 @@ func (a *Agent) run(ctx context.Context) {
 			timer.Stop()
 			return
 		}
-		a.beat(ctx)
+		_ = a.Beat(ctx) // Status tells
 	}
 }
 
-// beat says that the agent is there; if it was forgotten it registers again.
-func (a *Agent) beat(ctx context.Context) {
+// Beat says that the agent is there; if it was forgotten it registers again.
+// Beside the heartbeats that come by themselves it is for who wants to know whether the list can be
+// reached. It must not be called after Stop.
+func (a *Agent) Beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ports.AgentHeartbeat)
 	defer cancel()
+	select {
+	case a.turn <- struct{}{}:
+		defer func() { <-a.turn }()
+	case <-ctx.Done():
+		return ports.MetadataError("send a heartbeat", ports.Transient, ctx.Err())
+	}
 	s := a.Status()
 	err := a.discovery.Heartbeat(ctx, s.ID, s.Draining)
 	entry := s.Agent
@@ -127,4 +136,5 @@ func (a *Agent) beat(ctx context.Context) {
 	if a.err = err; err == nil {
 		a.entry, a.seenAt = entry, time.Now()
 	}
+	return err
 }

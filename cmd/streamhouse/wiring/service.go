@@ -38,6 +38,7 @@ type Service struct {
 	server  *grpc.Server
 	entry   atomic.Pointer[agent.Agent] // nil until it is in the list
 	janitor *janitor.Janitor
+	health  *agent.Health
 	began   time.Time
 	version string
 	asked   chan struct{} // closed when an operator asks for the drain
@@ -67,21 +68,24 @@ func (b *builder) newService(m ports.MetadataStore, s ports.SegmentStore) (*Serv
 		return nil, err
 	}
 	b.telemetryOf()
-	// The janitor must see the objects as they are.
+	failures := make(chan error, 1) // holds the one reason to end
+	svc := &Service{began: time.Now(), version: b.cfg.Version, Failed: failures, asked: make(chan struct{})}
+	// Health and the janitor must see the objects as they are.
+	b.newHealth(svc, s)
 	j, err := b.newJanitor(m, s)
 	if err != nil {
 		return nil, err
 	}
 	s = b.newCache(s)
-	writer, err := b.newAgentWriter(m, s)
+	writer, err := b.newAgentWriter(m, svc.health.Segments(s))
 	if err != nil {
 		return nil, err
 	}
 	b.background("janitor", j.Run)
-	failures := make(chan error, 1) // holds the one reason to end
-	svc := &Service{janitor: j, began: time.Now(), version: b.cfg.Version, Failed: failures, asked: make(chan struct{})}
+	svc.janitor = j
 	svc.server, err = b.newServer(grpc.Backend{
-		Transport: writer, Fetcher: b.newFetcher(m, s), Topics: m, Producers: m, Agents: discovery, Describe: svc.describe,
+		Transport: writer, Fetcher: b.newFetcher(m, s), Topics: svc.health.Topics(m), Producers: svc.health.Producers(m),
+		Agents: discovery, Describe: svc.describe,
 	})
 	if err != nil {
 		return nil, err
@@ -89,16 +93,17 @@ func (b *builder) newService(m ports.MetadataStore, s ports.SegmentStore) (*Serv
 	var lc net.ListenConfig
 	listener, err := lc.Listen(b.ctx, "tcp", b.cfg.Serve.Listen)
 	if err != nil {
-		return nil, failed("listen at "+b.cfg.Serve.Listen, err)
+		return nil, failed("listen at "+b.cfg.Serve.Listen, taken(err, "--listen"))
 	}
 	svc.Address = listener.Addr().String()
 	if err := b.newAdmin(svc); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	b.serve(svc.server, listener, failures)
-	if err := b.register(svc, discovery); err != nil {
+	if err := b.register(svc, svc.health.Discovery(discovery)); err != nil {
 		return nil, err
 	}
+	b.background("health", svc.health.Run) // ends before the entry that it looks at
 	return svc, nil
 }
 
@@ -203,7 +208,7 @@ func (b *builder) newAdmin(svc *Service) error {
 		Drain:  svc.askDrain,
 	})
 	if err != nil {
-		return failed("listen at "+b.cfg.Serve.Admin, err)
+		return failed("listen at "+b.cfg.Serve.Admin, taken(err, "--admin"))
 	}
 	svc.Admin = s.Address()
 	b.started("admin listener", s.Close)
@@ -231,14 +236,10 @@ func (s *Service) ready() error {
 	if entry == nil {
 		return errors.New("starting")
 	}
-	e := entry.Status()
-	switch {
-	case e.Draining:
+	if entry.Status().Draining {
 		return errors.New("draining")
-	case e.Err != nil && time.Since(e.HeardAt) > ports.AgentTTL:
-		return fmt.Errorf("the metadata store has not been reached for %s: %w", time.Since(e.HeardAt).Round(time.Second), e.Err)
 	}
-	return nil
+	return s.health.Reason()
 }
 
 // describe is what the server tells of the agent besides what it knows itself.

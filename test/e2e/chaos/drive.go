@@ -45,9 +45,9 @@ type Counts struct {
 	// Commits are transactions that were asked for, FailedCommits those that
 	// certainly did nothing, AmbiguousCommits those of unknown outcome.
 	Commits, FailedCommits, AmbiguousCommits atomic.Int64
-	// Retries are batches that producers sent again, Abandoned those they gave
-	// up with their outcome open.
-	Retries, Abandoned atomic.Int64
+	// Retries are batches that producers sent again, Doubts those of them whose
+	// first outcome was unknown, Abandoned those they gave up with their outcome open.
+	Retries, Doubts, Abandoned atomic.Int64
 }
 
 // Record implements ports.Telemetry.
@@ -64,6 +64,9 @@ func (c *Counts) Record(e ports.Event) {
 		}
 	case ports.BatchRetried:
 		c.Retries.Add(1)
+		if e.Err != nil && ports.KindOf(e.Err) == ports.Ambiguous {
+			c.Doubts.Add(1)
+		}
 	case ports.BatchAbandoned:
 		c.Abandoned.Add(1)
 	}
@@ -71,9 +74,9 @@ func (c *Counts) Record(e ports.Event) {
 
 func (c *Counts) String() string {
 	return fmt.Sprintf("sent %d, acknowledged %d, stored at an unknown offset %d, not stored %d, unknown %d; read %d; opened %d times, %d attempts to open failed; "+
-		"%d commits, %d failed, %d of unknown outcome; %d batches sent again, %d given up",
+		"%d commits, %d failed, %d of unknown outcome; %d batches sent again, %d of them of unknown outcome, %d given up",
 		c.Sent.Load(), c.Acked.Load(), c.Stored.Load(), c.Failed.Load(), c.Unknown.Load(), c.Read.Load(), c.Opens.Load(), c.FailedOpens.Load(),
-		c.Commits.Load(), c.FailedCommits.Load(), c.AmbiguousCommits.Load(), c.Retries.Load(), c.Abandoned.Load())
+		c.Commits.Load(), c.FailedCommits.Load(), c.AmbiguousCommits.Load(), c.Retries.Load(), c.Doubts.Load(), c.Abandoned.Load())
 }
 
 // Run is a run in progress.

@@ -156,42 +156,11 @@ func (f faults) total() int {
 	return n
 }
 
-// chances are how often a request or statement meets each fault.
-const (
-	chanceS3       = 0.01
-	chancePostgres = 0.004
-)
-
-// spoil makes requests and statements fail at random.
-func (b *backends) spoil(random *rand.Rand) {
-	for _, f := range []faultproxy.Fault{
-		faultproxy.Answer(503), faultproxy.Answer(500), faultproxy.Answer(429), faultproxy.AnswerAfter(500), faultproxy.AnswerAfter(503),
-		faultproxy.Reset(), faultproxy.ResetAfter(), faultproxy.Delay(300 * time.Millisecond), faultproxy.DelayAfter(300 * time.Millisecond),
-	} {
-		b.toBucket.Inject(faultproxy.Rule{Method: "PUT", Chance: chanceS3, Fault: f})
-	}
-	for _, f := range []faultproxy.Fault{faultproxy.Answer(503), faultproxy.Answer(500), faultproxy.Reset(), faultproxy.Truncate(10)} {
-		b.toBucket.Inject(faultproxy.Rule{Method: "GET", Chance: chanceS3, Fault: f})
-	}
-	b.toServer.Intercept(func(m faultproxy.Message) faultproxy.Action { // one at a time
-		if !m.Runs() {
-			return faultproxy.Pass
-		}
-		switch x := random.Float64(); {
-		case x < chancePostgres:
-			return faultproxy.LoseReply
-		case x < 2*chancePostgres:
-			return faultproxy.CutBefore
-		}
-		return faultproxy.Pass
-	})
-}
-
 // torment makes the servers and the ways to them fail for d, and heals them.
 func (b *backends) torment(t *testing.T, d time.Duration) faults {
 	t.Helper()
 	random := rand.New(rand.NewPCG(*seed, 99))
-	b.spoil(rand.New(rand.NewPCG(*seed, 98)))
+	chaos.Spoil(b.toServer, b.toBucket, chaos.Chances{Request: 0.01, Statement: 0.004}, rand.New(rand.NewPCG(*seed, 98)))
 	var f faults
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		rest(killEvery/2 + time.Duration(random.Int64N(int64(killEvery/2))))

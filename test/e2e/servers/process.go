@@ -104,10 +104,17 @@ func (p *process) end(s syscall.Signal) error {
 }
 
 // kill signals the process and those that it has started: one that is at work
-// might not notice for long that its parent was killed.
+// might not notice for long that its parent was killed. The process is stopped before: one that it starts
+// after it was looked up would not be killed, and may wait for ever for a lock of one that was.
 func (p *process) kill(s syscall.Signal) error {
+	err := p.signal(syscall.SIGSTOP)
+	for limit := time.Now().Add(stopLimit); err == nil && !halted(p.cmd.Process.Pid) && time.Now().Before(limit); {
+		if p.gone(time.Millisecond) {
+			break
+		}
+	}
 	children := childrenOf(p.cmd.Process.Pid)
-	err := p.signal(s)
+	err = errors.Join(err, p.signal(s))
 	for _, pid := range children {
 		_ = syscall.Kill(pid, s)
 	}

@@ -17,18 +17,32 @@ func attributes(as *syscall.Credential, orphaned syscall.Signal) *syscall.SysPro
 	return &syscall.SysProcAttr{Credential: as, Pdeathsig: orphaned}
 }
 
+// halted reports whether a process is stopped, or is no more.
+func halted(pid int) bool {
+	state, _ := statOf(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	return state == "" || strings.Contains("TtZX", state)
+}
+
+// statOf is the state and the parent of a process; both are empty if it has
+// ended.
+func statOf(name string) (state, parent string) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return "", ""
+	}
+	// pid (name) state parent ...; a name may hold blanks and parentheses.
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	if len(fields) < 2 {
+		return "", ""
+	}
+	return fields[0], fields[1]
+}
+
 // childrenOf are the processes that pid has started and not waited for.
 func childrenOf(pid int) (children []int) {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, name := range stats {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			continue // it has ended since
-		}
-		// pid (name) state parent ...; a name may hold blanks and parentheses.
-		_, rest, _ := strings.Cut(string(text[strings.LastIndexByte(string(text), ')')+1:]), " ")
-		fields := strings.Fields(rest)
-		if len(fields) < 2 || fields[1] != strconv.Itoa(pid) {
+		if _, parent := statOf(name); parent != strconv.Itoa(pid) {
 			continue
 		}
 		if child, err := strconv.Atoi(filepath.Base(filepath.Dir(name))); err == nil {

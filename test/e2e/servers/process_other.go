@@ -12,5 +12,7 @@ func attributes(as *syscall.Credential, _ syscall.Signal) *syscall.SysProcAttr {
 
 func childrenOf(int) []int { return nil }
 
+func halted(int) bool { return true }
+
 // removeSegment leaves the segment: only Linux says whose it is in a way known here.
 func removeSegment(uint32, int) {}
