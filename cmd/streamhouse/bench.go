@@ -151,7 +151,7 @@ func (j *benchJob) progress(ctx context.Context, verb string, total int64) (stop
 }
 
 func (j *benchJob) produce(ctx context.Context) (benchResult, error) {
-	defer boundMemory(j.settings.Producer.BufferBytes * int64(j.producers))()
+	defer boundMemory(j.settings.Producer.BufferBytes*int64(j.producers), j.load.Partitions)()
 	var limits bench.Limits
 	var direct bench.ProduceResult
 	err := j.withScratch(ctx, func(cfg wiring.Config, s bench.Scratch) (err error) {

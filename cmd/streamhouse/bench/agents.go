@@ -70,7 +70,7 @@ func scrape(ctx context.Context, address string) (map[string]*dto.MetricFamily, 
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }() // it is read, or of no interest
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("it answers %s", resp.Status)
 	}
