@@ -5,10 +5,10 @@ import (
 	"sync"
 )
 
-// Buffers come in sizes from 4 KiB to 16 MiB, four to each doubling so that at
+// Buffers come in sizes from 1 KiB to 16 MiB, four to each doubling so that at
 // most a fifth of one is idle. Larger ones are not kept.
 const (
-	minBufferBits = 12
+	minBufferBits = 10
 	maxBufferBits = 24
 	bufferClasses = (maxBufferBits-minBufferBits)*4 + 1
 )

@@ -22,6 +22,13 @@ const (
 	heavyBytes   = 256 << 10
 	heavyRecords = 100
 	paceLimit    = 25 * time.Millisecond
+	// With more than crowd partitions waiting, requests may take twice their usual time, up to
+	// crowdLimit, before the next one does not wait for them or for crowdBytes of each
+	// partition: a batch costs a row in the metadata store however few records it has, so small
+	// batches would make the store slower, and that the batches smaller still.
+	crowd      = 512
+	crowdBytes = 4 << 10
+	crowdLimit = time.Second
 )
 
 // dispatcher decides when waiting records are sent. One goroutine runs it; it
@@ -44,8 +51,9 @@ type dispatcher struct {
 	ready    []*partition
 	since    time.Time // acceptance of the oldest record in ready
 	delayed  []delayed
-	requests []*request // under way, oldest first
-	flushing int        // calls of Flush that wait
+	requests []*request    // under way, oldest first
+	usual    time.Duration // that a request takes: a moving average
+	flushing int           // calls of Flush that wait
 
 	// Of the dispatcher's goroutine.
 	lastCut   time.Time
@@ -179,6 +187,11 @@ func (d *dispatcher) next(now time.Time) (time.Time, bool) {
 // cutAt returns when what is ready should be sent, as things stand.
 func (d *dispatcher) cutAt(now time.Time) time.Time {
 	timeout := d.p.cfg.BatchTimeout
+	pace := min(timeout, paceLimit)
+	if len(d.ready) > crowd {
+		pace = timeout
+		timeout = max(timeout, min(2*d.usual, crowdLimit))
+	}
 	young, eldest := 0, now
 	for _, r := range slices.Backward(d.requests) {
 		if now.Sub(r.started) >= timeout {
@@ -189,12 +202,13 @@ func (d *dispatcher) cutAt(now time.Time) time.Time {
 	late := d.since.Add(timeout)
 	held := d.inflight.Load() + d.p.retained.Load()
 	room := int64(len(d.ready)*sequence.Window) * int64(d.p.cfg.BatchBytes)
-	full := min(d.p.budget.used.Load()-held, room) >= d.p.flushBytes()
+	flush := d.p.flushBytes(len(d.ready))
+	full := min(d.p.budget.used.Load()-held, room) >= flush
 	if d.flushing > 0 || full && young < maxYoungRequests || !late.After(now) {
 		return now
 	}
-	d.waterline.Store(held + d.p.flushBytes())
-	if paced := d.lastCut.Add(min(timeout, paceLimit)); d.lastHeavy && paced.After(now) {
+	d.waterline.Store(held + flush)
+	if paced := d.lastCut.Add(pace); d.lastHeavy && paced.After(now) {
 		return earlier(paced, late)
 	}
 	if young == 0 || young == 1 && d.triggered.Load() && !d.lastHeavy {
@@ -218,9 +232,9 @@ func (d *dispatcher) cut(now time.Time) {
 	d.ready = nil
 	d.mu.Unlock()
 
-	r := &request{p: d.p, started: now}
-	for len(parts) > 0 && r.charge < d.p.flushBytes() {
-		parts = d.round(r, parts)
+	r, most := &request{p: d.p, started: now}, d.p.flushBytes(len(parts))
+	for len(parts) > 0 && r.charge < most {
+		parts = d.round(r, parts, most)
 	}
 	if len(parts) > 0 {
 		d.putBack(parts, since)
@@ -236,12 +250,12 @@ func (d *dispatcher) cut(now time.Time) {
 	}
 }
 
-// round takes one batch of each partition, until the request is full, and
-// returns the partitions that have more.
-func (d *dispatcher) round(r *request, parts []*partition) []*partition {
+// round takes one batch of each partition, until the request holds most of the
+// budget, and returns the partitions that have more.
+func (d *dispatcher) round(r *request, parts []*partition, most int64) []*partition {
 	rest := parts[:0]
 	for i, part := range parts {
-		if r.charge >= d.p.flushBytes() {
+		if r.charge >= most {
 			return append(rest, parts[i:]...)
 		}
 		if part.take(r) {
@@ -281,6 +295,7 @@ func (d *dispatcher) settled(charge int64) {
 func (d *dispatcher) done(r *request) {
 	d.mu.Lock()
 	d.requests = slices.DeleteFunc(d.requests, func(x *request) bool { return x == r })
+	d.usual += (time.Since(r.started) - d.usual) / 8
 	d.mu.Unlock()
 	d.signal()
 }

@@ -104,7 +104,7 @@ func New(ctx context.Context, to Ports, cfg Config) (*Producer, error) {
 		}
 	}
 	p.dispatcher.p, p.dispatcher.wake = p, make(chan struct{}, 1)
-	p.dispatcher.waterline.Store(p.flushBytes())
+	p.dispatcher.waterline.Store(p.flushBytes(0))
 	p.reaper.p = p
 	p.reaper.at.Store(never)
 	p.spawn(p.dispatcher.run)
@@ -300,8 +300,12 @@ func recordSize(r *domain.Record) int {
 	return size
 }
 
-// flushBytes is how much waiting data makes a request by itself.
-func (p *Producer) flushBytes() int64 { return min(flushBytes, p.cfg.BufferBytes/4) }
+// flushBytes is how much waiting data of so many partitions makes a request by
+// itself.
+func (p *Producer) flushBytes(partitions int) int64 {
+	crowded := min(int64(partitions)*crowdBytes, p.cfg.BufferBytes/8*3)
+	return max(min(flushBytes, p.cfg.BufferBytes/4), crowded)
+}
 
 // finished takes a batch off the books, once its callbacks have run.
 func (p *Producer) finished(o *outgoing) { p.generations.end(o.group) }

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"github.com/streamhouse/streamhouse/cmd/streamhouse/bench"
 	"github.com/streamhouse/streamhouse/cmd/streamhouse/settings"
 	"github.com/streamhouse/streamhouse/cmd/streamhouse/wiring"
+	"github.com/streamhouse/streamhouse/domain"
 )
 
 func (a *app) benchCommand() *cobra.Command {
@@ -31,8 +34,11 @@ type benchJob struct {
 	load     bench.Load
 	// each is how long one limit is measured.
 	each time.Duration
-	tel  bench.Counter
-	done atomic.Int64
+	// producers is how many send at once, agentMetrics where agents tell what they use.
+	producers    int
+	agentMetrics []string
+	tel          bench.Counter
+	done         atomic.Int64
 	// given tells which flags were.
 	given func(flag string) bool
 }
@@ -46,16 +52,20 @@ const defaultLimitTime = 700 * time.Millisecond
 //
 // Records is the default of its flag; with 0 there is none, and the command only reads.
 func (a *app) benchRun(cmd *cobra.Command, records int64, f func(ctx context.Context, j *benchJob) (benchResult, error)) *cobra.Command {
-	load := bench.Load{Records: 1}
-	each := defaultLimitTime
+	j := &benchJob{app: a, load: bench.Load{Records: 1}, each: defaultLimitTime, producers: 1}
+	load := &j.load
 	cmd.Args = cobra.NoArgs
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	groups := []settings.Group{settings.Stores, settings.Output, settings.Consuming}
+	groups := []settings.Group{settings.Stores, settings.Agency, settings.Output, settings.Consuming}
 	if records > 0 {
 		flags.Int64Var(&load.Records, "records", records, "send `N` records")
-		flags.DurationVar(&each, "limit-time", each, "measure each limit of the machine for `TIME`")
-		groups[2] = settings.Producing
+		flags.DurationVar(&j.each, "limit-time", j.each, "measure each limit of the machine for `TIME`")
+		groups[3] = settings.Producing
+	}
+	if cmd.Name() == "produce" {
+		flags.IntVar(&j.producers, "producers", 1, "`N` producers send at once, each its part of the records")
+		flags.StringSliceVar(&j.agentMetrics, "agent-metrics", nil, "read what agents use at their admin listeners, `HOST:PORT` with commas between")
 	}
 	flags.IntVar(&load.RecordSize, "record-size", 100, "each value has `BYTES` bytes")
 	flags.Int32Var(&load.Partitions, "partitions", 16, "the topic has `N` partitions")
@@ -63,12 +73,12 @@ func (a *app) benchRun(cmd *cobra.Command, records int64, f func(ctx context.Con
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := a.settings(cmd)
 		if err == nil {
-			err = load.Validate()
+			err = j.validate()
 		}
 		if err != nil {
 			return &usageError{err}
 		}
-		j := &benchJob{app: a, settings: s, load: load, each: each, given: flags.Changed}
+		j.settings, j.given = s, flags.Changed
 		result, err := f(cmd.Context(), j)
 		if err != nil {
 			return err
@@ -81,14 +91,28 @@ func (a *app) benchRun(cmd *cobra.Command, records int64, f func(ctx context.Con
 	return cmd
 }
 
+func (j *benchJob) validate() error {
+	err := j.load.Validate()
+	if j.producers < 1 || j.producers > maxProducers {
+		err = errors.Join(err, &domain.ConfigError{Field: "producers", Value: strconv.Itoa(j.producers), Want: fmt.Sprintf("1 to %d", maxProducers)})
+	}
+	return err
+}
+
+const maxProducers = 1000
+
 func (a *app) benchProduce() *cobra.Command {
 	return a.benchRun(&cobra.Command{
 		Use:   "produce",
 		Short: "Send records that do not repeat, and wait until all are durable",
 		Long: "Measures the machine's limits, then sends JSON-like records to the topic\n" +
 			"bench-PARTITIONS-SIZE, which is made anew. The time goes from the first send to the\n" +
-			"last acknowledgement. MB are 10^6 bytes of values.",
-		Example: "  streamhouse bench produce --records 5000000 --record-size 1024 --output json",
+			"last acknowledgement. MB are 10^6 bytes of values.\n\n" +
+			"With --agents the records go through agents, after the same load has gone to stores\n" +
+			"of its own without agents; --data, or --metadata and --segments, should be of the\n" +
+			"kind that the agents use. --agent-metrics adds what the agents themselves have used.",
+		Example: "  streamhouse bench produce --records 5000000 --record-size 1024 --output json\n" +
+			"  streamhouse bench produce --agents 127.0.0.1:7070 --agent-metrics 127.0.0.1:7071",
 	}, 1_000_000, func(ctx context.Context, j *benchJob) (benchResult, error) { return j.produce(ctx) })
 }
 
@@ -126,26 +150,60 @@ func (j *benchJob) progress(ctx context.Context, verb string, total int64) (stop
 	})
 }
 
-func (j *benchJob) produce(ctx context.Context) (_ benchResult, err error) {
-	defer boundMemory(j.settings.Producer.BufferBytes)()
+func (j *benchJob) produce(ctx context.Context) (benchResult, error) {
+	defer boundMemory(j.settings.Producer.BufferBytes*int64(j.producers), j.load.Partitions)()
 	var limits bench.Limits
-	err = j.withScratch(ctx, func(s bench.Scratch) error {
-		limits, err = bench.MeasureLimits(ctx, s, j.load.RecordSize, j.each)
+	var direct bench.ProduceResult
+	err := j.withScratch(ctx, func(cfg wiring.Config, s bench.Scratch) (err error) {
+		if limits, err = bench.MeasureLimits(ctx, s, j.load.RecordSize, j.each); err == nil && j.throughAgents() {
+			cfg.Producer, cfg.Compress = j.settings.Producer, j.settings.Compress
+			direct, err = j.produceTo(ctx, cfg)
+		}
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	var p *producer.Producer
-	var t *topics.Topics
-	system, err := j.app.open(ctx, j.config(), &p, &t)
+	before, err := bench.LookAtAgents(ctx, j.agentMetrics)
 	if err != nil {
 		return nil, err
 	}
-	defer closing(ctx, system, &err)
+	r, err := j.produceTo(ctx, j.config())
+	if err != nil {
+		return nil, err
+	}
+	after, err := bench.LookAtAgents(ctx, j.agentMetrics)
+	if err != nil {
+		return nil, err
+	}
+	if len(j.agentMetrics) > 0 {
+		r = r.WithAgents(after.Since(before))
+	}
+	if j.throughAgents() {
+		r = r.WithDirect(direct.Throughput)
+	}
+	return r.WithLimits(limits), nil
+}
+
+func (j *benchJob) throughAgents() bool { return len(j.settings.Agents.Addresses) > 0 }
+
+// produceTo sends the load to where cfg says, with as many producers as were asked
+// for. Each has connections and a writer of its own, as if it were alone.
+func (j *benchJob) produceTo(ctx context.Context, cfg wiring.Config) (_ bench.ProduceResult, err error) {
+	var tel bench.Counter
+	cfg.Telemetry = &tel
+	var t *topics.Topics
+	producers := make([]*producer.Producer, j.producers)
+	for i := range producers {
+		system, err := j.app.open(ctx, cfg, &producers[i], &t)
+		if err != nil {
+			return bench.ProduceResult{}, err
+		}
+		defer closing(ctx, system, &err)
+	}
+	j.done.Store(0)
 	defer j.progress(ctx, "sent", j.load.Records)()
-	r, err := bench.Produce(ctx, p, t, &j.tel, j.load, &j.done)
-	return r.WithLimits(limits), err
+	return bench.Produce(ctx, producers, t, &tel, j.load, &j.done)
 }
 
 func (j *benchJob) consume(ctx context.Context) (_ benchResult, err error) {
@@ -170,16 +228,31 @@ func (j *benchJob) consume(ctx context.Context) (_ benchResult, err error) {
 
 func (j *benchJob) latency(ctx context.Context) (_ benchResult, err error) {
 	var r bench.LatencyResult
-	err = j.withScratch(ctx, func(s bench.Scratch) (err error) {
-		var p *producer.Producer
-		var t *topics.Topics
-		system, err := j.app.open(ctx, j.config(), &p, &t)
+	err = j.withScratch(ctx, func(scratch wiring.Config, s bench.Scratch) (err error) {
+		var tested bench.Path
+		var c *consumer.Consumer
+		system, err := j.app.open(ctx, j.config(), &tested.Producer, &tested.Topics)
 		if err != nil {
 			return err
 		}
 		defer closing(ctx, system, &err)
+		reader, err := j.app.open(ctx, j.config(), &c) // another process, as it were
+		if err != nil {
+			return err
+		}
+		defer closing(ctx, reader, &err)
+		var direct *bench.Path
+		if j.throughAgents() {
+			direct = &bench.Path{}
+			scratch.Producer, scratch.Compress = j.settings.Producer, j.settings.Compress
+			system, err := j.app.open(ctx, scratch, &direct.Producer, &direct.Topics)
+			if err != nil {
+				return err
+			}
+			defer closing(ctx, system, &err)
+		}
 		defer j.progress(ctx, "sent", j.load.Records)()
-		r, err = bench.Latency(ctx, p, t, s, j.load, &j.done)
+		r, err = bench.Latency(ctx, tested, c, direct, s, j.load, &j.done)
 		return err
 	})
 	return r, err
@@ -187,7 +260,7 @@ func (j *benchJob) latency(ctx context.Context) (_ benchResult, err error) {
 
 // withScratch opens stores to be thrown away, beside the real ones and of the
 // same kind, and removes them after f.
-func (j *benchJob) withScratch(ctx context.Context, f func(bench.Scratch) error) (err error) {
+func (j *benchJob) withScratch(ctx context.Context, f func(wiring.Config, bench.Scratch) error) (err error) {
 	near := j.settings.Data
 	if dir, ok := strings.CutPrefix(j.settings.Segments, "file:"); ok {
 		near = dir
@@ -211,5 +284,5 @@ func (j *benchJob) withScratch(ctx context.Context, f func(bench.Scratch) error)
 		return err
 	}
 	defer closing(ctx, system, &err)
-	return f(s)
+	return f(cfg, s)
 }

@@ -105,7 +105,6 @@ func (f *produceFlags) inputFormat(cmd *cobra.Command, topic string) (inputForma
 }
 
 func (a *app) produce(ctx context.Context, s settings.Settings, f produceFlags, in inputFormat) (err error) {
-	defer boundMemory(s.Producer.BufferBytes)()
 	var p *producer.Producer
 	var t *topics.Topics
 	cfg := wiringConfig(s)
@@ -118,16 +117,18 @@ func (a *app) produce(ctx context.Context, s settings.Settings, f produceFlags, 
 		return err
 	}
 	defer closing(ctx, system, &err)
-	if err := f.ensureTopic(ctx, t, in); err != nil {
+	partitions, err := f.ensureTopic(ctx, t, in)
+	if err != nil {
 		return err
 	}
+	defer boundMemory(s.Producer.BufferBytes, partitions)()
 	j := &produceJob{app: a, producer: p, in: in, json: s.JSON}
 	return j.run(ctx, f.acks)
 }
 
 // ensureTopic finds the topic, or creates it if that was asked for, and checks
-// the partition that all records go to.
-func (f *produceFlags) ensureTopic(ctx context.Context, t *topics.Topics, in inputFormat) error {
+// the partition that all records go to. It returns how many there are.
+func (f *produceFlags) ensureTopic(ctx context.Context, t *topics.Topics, in inputFormat) (partitions int32, err error) {
 	found, err := t.Describe(ctx, in.topic)
 	if errors.Is(err, domain.ErrTopicNotFound) && f.create {
 		_, err = t.Create(ctx, domain.TopicSpec{Name: in.topic, Partitions: f.partitions})
@@ -136,12 +137,12 @@ func (f *produceFlags) ensureTopic(ctx context.Context, t *topics.Topics, in inp
 		}
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if id, explicit := in.partition.Explicit(); explicit && int32(id) >= found.Topic.Partitions {
-		return &domain.InvalidPartitionError{Topic: in.topic, Partition: id, Count: found.Topic.Partitions}
+		return 0, &domain.InvalidPartitionError{Topic: in.topic, Partition: id, Count: found.Topic.Partitions}
 	}
-	return nil
+	return found.Topic.Partitions, nil
 }
 
 // produceJob is one produce from its first line to its summary.

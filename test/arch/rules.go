@@ -119,6 +119,8 @@ var libraries = []library{
 	{module: "github.com/gofrs/flock", rooms: []string{"adapters/sqlite", "adapters/localfs"}, why: "file locks belong to the stores in files"},
 	{module: "golang.org/x/sys", rooms: []string{"adapters/localfs", "adapters/sqlite", "cmd/streamhouse/...", "test/..."}, tests: true, why: "system calls belong to the stores in files and to the command"},
 	{module: "github.com/prometheus/client_golang", rooms: []string{"adapters/prom", "cmd/streamhouse/..."}, why: "metrics live in adapters/prom, and the command serves them"},
+	{module: "github.com/prometheus/client_model", rooms: []string{"cmd/streamhouse/bench"}, why: "bench reads what agents have used"},
+	{module: "github.com/prometheus/common", rooms: []string{"cmd/streamhouse/bench"}, why: "bench reads what agents have used"},
 	{module: "go.opentelemetry.io/otel", rooms: []string{"adapters/otel", "cmd/streamhouse/tracing"}, tests: true, why: "spans are made in adapters/otel and sent by cmd/streamhouse/tracing; everything else knows ports.Tracer"},
 	{module: "github.com/spf13/cobra", rooms: []string{"cmd/streamhouse"}, why: "the command line lives in cmd/streamhouse"},
 	{module: "github.com/spf13/pflag", rooms: []string{"cmd/streamhouse", "cmd/streamhouse/settings"}, why: "flags live in cmd/streamhouse"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -79,6 +80,12 @@ type ProduceResult struct {
 	// RatioToLimit is of the lower of the LZ4 limit and the put limit times the
 	// compression.
 	RatioToLimit float64 `json:"ratio_to_limit"`
+
+	// Direct is the same load on stores of the same kind without agents, in the
+	// same run, RatioToDirect the throughput beside it. Nil without agents, as Agents is.
+	Direct        *Throughput `json:"direct,omitempty"`
+	RatioToDirect float64     `json:"ratio_to_direct,omitempty"`
+	Agents        *AgentUsage `json:"agents,omitempty"`
 }
 
 // sampleEvery is how many records go by for each whose acknowledgement is
@@ -86,20 +93,18 @@ type ProduceResult struct {
 const sampleEvery = 64
 
 // Produce sends the load to its topic, which is made anew, and returns when
-// all is durable. Tel must be what p tells. Done shows how far it is. Limits are left
-// to the caller.
-func Produce(ctx context.Context, p *producer.Producer, t *topics.Topics, tel *Counter, load Load, done *atomic.Int64) (ProduceResult, error) {
+// all is durable; each of the producers sends a part of it. Tel must be what they tell. Done shows how
+// far it is. Limits are left to the caller.
+func Produce(ctx context.Context, producers []*producer.Producer, t *topics.Topics, tel *Counter, load Load, done *atomic.Int64) (ProduceResult, error) {
 	if err := freshTopic(ctx, t, load); err != nil {
 		return ProduceResult{}, err
 	}
-	run := produceRun{producer: p, load: load, done: done}
-	generator := NewGenerator(load.RecordSize, 2)
+	run := produceRun{load: load, done: done}
 	objects, commits, stored := tel.Count(ports.SegmentPut), tel.Count(ports.MetadataCommit), tel.Bytes(ports.SegmentPut)
 	m := begin()
-	sendErr := run.send(ctx, generator)
-	flushErr := p.Flush(context.WithoutCancel(ctx))
+	sendErr := run.sendAll(ctx, producers)
 	u := m.end()
-	if err := errors.Join(sendErr, flushErr, run.failure()); err != nil {
+	if err := errors.Join(sendErr, run.failure()); err != nil {
 		return ProduceResult{}, err
 	}
 	if err := checkStored(ctx, t, load); err != nil {
@@ -125,6 +130,21 @@ func (r ProduceResult) WithLimits(l Limits) ProduceResult {
 	if values := float64(r.Records) * float64(r.RecordSize) / 1e6; l.Puts > 0 && r.StoredMB > 0 {
 		r.RatioToLimit = r.MBPerSecond / min(l.LZ4, l.Puts*values/r.StoredMB)
 	}
+	return r
+}
+
+// WithDirect returns r beside the same load without agents.
+func (r ProduceResult) WithDirect(direct Throughput) ProduceResult {
+	r.Direct, r.RatioToDirect = &direct, r.MBPerSecond/direct.MBPerSecond
+	return r
+}
+
+// WithAgents returns r with what the agents have used for it.
+func (r ProduceResult) WithAgents(u AgentUsage) ProduceResult {
+	u.CPUSecondsPerMillion = u.CPUSeconds / float64(r.Records) * 1e6
+	r.Agents = &u
+	r.ObjectsPerSecond, r.CommitsPerSecond = float64(u.Objects)/r.Seconds, float64(u.Commits)/r.Seconds
+	r.StoredMB = float64(u.StoredBytes) / 1e6
 	return r
 }
 
@@ -155,32 +175,52 @@ func checkStored(ctx context.Context, t *topics.Topics, load Load) error {
 
 // produceRun is the measured part of Produce.
 type produceRun struct {
-	producer *producer.Producer
-	load     Load
-	done     *atomic.Int64
-	acks     histogram
-	failed   atomic.Int64
-	first    atomic.Pointer[error]
+	load   Load
+	done   *atomic.Int64
+	acks   histogram
+	failed atomic.Int64
+	first  atomic.Pointer[error]
 }
 
-func (r *produceRun) send(ctx context.Context, g *Generator) error {
+// sendAll lets every producer send its share, and waits until all is durable.
+func (r *produceRun) sendAll(ctx context.Context, producers []*producer.Producer) error {
+	n := int64(len(producers))
+	errs := make([]error, n)
+	share := func(i int64) {
+		records := r.load.Records / n
+		if i < r.load.Records%n {
+			records++
+		}
+		err := r.send(ctx, producers[i], NewGenerator(r.load.RecordSize, uint64(2+i)), records)
+		errs[i] = errors.Join(err, producers[i].Flush(context.WithoutCancel(ctx)))
+	}
+	var wg sync.WaitGroup
+	for i := range n - 1 {
+		wg.Go(func() { share(i) })
+	}
+	share(n - 1)
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (r *produceRun) send(ctx context.Context, p *producer.Producer, g *Generator, records int64) error {
 	record := domain.Record{Topic: r.load.Topic()}
 	settle := func(_ domain.SendResult, err error) {
 		if err != nil {
 			r.fail(err)
 		}
 	}
-	for i := range r.load.Records {
+	for i := range records {
 		record.Value = g.Next()
 		if i%sampleEvery != 0 {
-			r.producer.SendAsync(ctx, record, settle)
+			p.SendAsync(ctx, record, settle)
 			continue
 		}
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("after %d records: %w", i, err)
 		}
-		r.done.Store(i)
-		r.producer.SendAsync(ctx, record, r.timed(time.Now()))
+		r.done.Add(min(sampleEvery, records-i))
+		p.SendAsync(ctx, record, r.timed(time.Now()))
 	}
 	return nil
 }

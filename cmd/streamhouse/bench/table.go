@@ -18,7 +18,7 @@ type row struct {
 // WriteText writes the result as a table.
 func (r ProduceResult) WriteText(w io.Writer) error {
 	l := r.Limits
-	return writeRows(w, fmt.Sprintf("produced %d records of %d bytes to %s in %.2f s", r.Records, r.RecordSize, r.Topic, r.Seconds), []row{
+	rows := []row{
 		{"records", r.RecordsPerSecond, "records/s"},
 		{"throughput", r.MBPerSecond, "MB/s"},
 		{"cpu", r.CPUSecondsPerMillion, "s per million records"},
@@ -37,7 +37,14 @@ func (r ProduceResult) WriteText(w io.Writer) error {
 		{"put p50", l.PutP50MS, "ms"},
 		{"ratio to lz4 limit", r.RatioToLZ4Limit, ""},
 		{"ratio to lower limit", r.RatioToLimit, ""},
-	})
+	}
+	if r.Direct != nil {
+		rows = append(rows, row{"without agents", r.Direct.MBPerSecond, "MB/s"}, row{"ratio to without agents", r.RatioToDirect, ""})
+	}
+	if r.Agents != nil {
+		rows = append(rows, row{"agents' cpu", r.Agents.CPUSecondsPerMillion, "s per million records"}, row{"agents' memory", r.Agents.RSSMB, "MiB"})
+	}
+	return writeRows(w, fmt.Sprintf("produced %d records of %d bytes to %s in %.2f s", r.Records, r.RecordSize, r.Topic, r.Seconds), rows)
 }
 
 // WriteText writes the result as a table.
@@ -54,13 +61,19 @@ func (r ConsumeResult) WriteText(w io.Writer) error {
 
 // WriteText writes the result as a table.
 func (r LatencyResult) WriteText(w io.Writer) error {
-	return writeRows(w, fmt.Sprintf("sent %d records of %d bytes one by one", r.Samples, r.RecordSize), []row{
+	rows := []row{
 		{"send p50", r.P50MS, "ms"},
 		{"send p99", r.P99MS, "ms"},
+		{"read after it p50", r.TailP50MS, "ms"},
+		{"read after it p99", r.TailP99MS, "ms"},
 		{"object commit p50", r.ObjectP50MS, "ms"},
 		{"metadata commit p50", r.MetadataP50MS, "ms"},
 		{"ratio to both commits", r.RatioToLimit, ""},
-	})
+	}
+	if r.DirectP50MS > 0 {
+		rows = append(rows, row{"send p50 without agents", r.DirectP50MS, "ms"}, row{"ratio to without agents", r.RatioToDirect, ""})
+	}
+	return writeRows(w, fmt.Sprintf("sent %d records of %d bytes one by one", r.Samples, r.RecordSize), rows)
 }
 
 func writeRows(w io.Writer, title string, rows []row) error {
