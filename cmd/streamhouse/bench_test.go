@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -68,5 +69,43 @@ func TestBench_LatencyComparesWithTheTwoCommits(t *testing.T) {
 	}
 	if got := c.ok("", "bench", "latency", "--records", "3"); !strings.Contains(got, "send p50") {
 		t.Errorf("the table is %s", got)
+	}
+}
+
+func TestBench_ThroughAgentsStandsBesideTheSameLoadWithoutThem(t *testing.T) {
+	c := newTool(t)
+	adminAt := make(chan string, 1) // holds the one line that says it
+	agent := c.serving(func(line string) {
+		if _, rest, ok := strings.Cut(line, " admin="); ok && strings.Contains(line, `msg="agent serves"`) {
+			at, _, _ := strings.Cut(rest, " ")
+			adminAt <- at
+		}
+	}, "--admin", "127.0.0.1:0")
+	through := []string{"--agents", agent, "--data", filepath.Join(t.TempDir(), "beside"), "--output", "json"}
+	admin := <-adminAt
+	r := decode[map[string]any](t, c.ok("", append([]string{"bench", "produce", "--records", "3000", "--limit-time", "2ms", "--producers", "3", "--agent-metrics", admin}, through...)...))
+	direct, used := r["direct"].(map[string]any), r["agents"].(map[string]any)
+	figure := func(of map[string]any, name string, least float64) {
+		if v, ok := of[name].(float64); !ok || v < least {
+			t.Errorf("%s is %v, want at least %g", name, of[name], least)
+		}
+	}
+	figure(direct, "records", 3000)
+	figure(r, "ratio_to_direct", 0.0001)
+	figure(r, "objects_per_second", 0.0001)
+	figure(used, "objects", 1)
+	figure(used, "commits", 1)
+	figure(used, "stored_bytes", 100_000)
+	figure(used, "cpu_seconds", 0)
+	consumed := decode[map[string]any](t, c.ok("", append([]string{"bench", "consume"}, through...)...))
+	if consumed["records"] != 3000.0 {
+		t.Errorf("consumed %v", consumed)
+	}
+	l := decode[map[string]float64](t, c.ok("", append([]string{"bench", "latency", "--records", "20"}, through...)...))
+	if l["direct_p50_ms"] <= 0 || l["ratio_to_direct"] <= 0 || l["tail_p99_ms"] < l["tail_p50_ms"] {
+		t.Errorf("latencies are %v", l)
+	}
+	if got := c.fails(exitUsage, "", "bench", "produce", "--producers", "0"); !strings.Contains(got, "1 to 1000") {
+		t.Errorf("no producers: %s", got)
 	}
 }
