@@ -122,9 +122,13 @@ func (c *Consumer) present(ctx context.Context) ([]*partition, error) {
 		return nil, fetchError(err)
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.leave()
+	known := len(c.parts)
 	for _, t := range topics {
 		c.widen(t)
+	}
+	if len(c.parts) > known {
+		c.replan() // the fetch in flight may wait for long, and does not ask for the new ones
 	}
 	return snapshot(c.parts), nil
 }

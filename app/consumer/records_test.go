@@ -98,6 +98,35 @@ func TestReadToEnd_ReadsPartitionsThatWereAddedBeforeIt(t *testing.T) {
 	})
 }
 
+// A poll has left a fetch behind that waits for long, and knows nothing of the new partition.
+func TestReadToEnd_InterruptsTheWaitOfAFetchForPartitionsThatWereAdded(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		topic := w.topic("orders", 1)
+		c := w.reader(t)
+		must(t, c.Assign(t.Context(), "orders", consumer.Start()))
+		for range 5 { // each look at the topic doubles the time until the next
+			ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+			if _, err := c.Poll(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal(err)
+			}
+			cancel()
+		}
+		widened, err := w.WidenTopic(t.Context(), topic.ID, 2)
+		must(t, err)
+		w.append(widened, 1, 3)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		n := 0
+		for _, err := range c.ReadToEnd(ctx) {
+			must(t, err)
+			n++
+		}
+		if n != 3 {
+			t.Errorf("%d messages, want 3", n)
+		}
+	})
+}
+
 func TestReadToEnd_DoesNotWaitForAPausedPartition(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		topic := w.topic("orders", 2)
