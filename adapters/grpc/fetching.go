@@ -10,6 +10,7 @@ import (
 	"github.com/streamhouse/streamhouse/adapters/grpc/agentv1"
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/batch"
+	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -165,6 +166,8 @@ func whole(b []byte, offset domain.Offset, most int64, first bool) []byte {
 		switch {
 		case h.BaseOffset+domain.Offset(h.Records) <= offset:
 			begin = end + h.Length
+		case int64(end+h.Length-begin) > most && mutant.On(mutantFetchCuts):
+			return b[begin : begin+int(most)]
 		case int64(end+h.Length-begin) > most && (!first || end > begin):
 			return b[begin:end]
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/streamhouse/streamhouse/adapters/grpc/agentv1"
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/batch"
+	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -214,7 +215,7 @@ func (st *producing) judge(b ports.Batch, late bool) error {
 	if b.Partition < 0 {
 		return &domain.InvalidPartitionError{Topic: b.Topic.String(), Partition: b.Partition}
 	}
-	if _, err := batch.Verify(b.Bytes); err != nil {
+	if _, err := batch.Verify(b.Bytes); err != nil && !mutant.On(mutantBatchUnchecked) {
 		return err
 	}
 	if err := batch.VerifyStored(b.Bytes); err != nil {
@@ -246,7 +247,16 @@ func (r *producedRequest) append(timeoutMS uint32) {
 	r.st.mu.Lock()
 	r.st.open[r.id] = r
 	r.st.mu.Unlock()
-	err := r.st.s.backend.Transport.Append(ctx, r.batches, r.settle)
+	settle := r.settle
+	if mutant.On(mutantAnswerBeforeOutcome) {
+		settle = func(int, ports.AppendResult) {}
+		defer func() {
+			for i := range r.batches {
+				r.settle(i, ports.AppendResult{})
+			}
+		}()
+	}
+	err := r.st.s.backend.Transport.Append(ctx, r.batches, settle)
 	if err == nil {
 		return
 	}
@@ -261,6 +271,9 @@ func (r *producedRequest) settle(i int, result ports.AppendResult) {
 	r.st.s.limiter.give(r.st.client, b.Topic, int64(len(b.Bytes)))
 	b.Bytes = nil
 	o := outcome{request: r.id, index: r.indexes[i], base: int64(result.Base)}
+	if mutant.On(mutantOutcomeOfAnother) {
+		o.index = uint32(i)
+	}
 	if result.Err != nil {
 		o.base, o.err = -1, encodeError(result.Err)
 	}
@@ -305,7 +318,7 @@ func (st *producing) finish() {
 // sent before it knew.
 func (st *producing) tellDraining() {
 	st.mu.Lock()
-	st.tell, st.refuse = true, time.Now().Add(st.s.cfg.DrainGrace)
+	st.tell, st.refuse = !mutant.On(mutantDrainNotTold), time.Now().Add(st.s.cfg.DrainGrace)
 	st.mu.Unlock()
 	st.signal()
 }
