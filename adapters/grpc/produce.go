@@ -66,6 +66,7 @@ func (s *Server) produce(stream grpcgo.ServerStream) error {
 	st.slow = time.AfterFunc(time.Hour, func() {
 		_ = st.end(statusOf(agentError("produce", ports.Ambiguous, &roomError{"the client does not read its answers", s.cfg.RetryAfter})))
 	})
+	st.slow.Stop() // until there is something to send
 	defer st.slow.Stop()
 	if err := s.join(st); err != nil {
 		return err
@@ -340,7 +341,7 @@ func (st *producing) write() error {
 		}
 		st.slow.Reset(st.s.cfg.SlowReader)
 		err := st.stream.SendMsg(m)
-		st.slow.Reset(time.Hour)
+		st.slow.Stop()
 		if err != nil {
 			return err
 		}
