@@ -33,7 +33,8 @@ type Plan struct {
 	followers []followerPlan
 	admins    []adminPlan
 	keepers   []keeperPlan
-	agents    int // that serve the writers and followers that are remote
+	agents    int    // that serve the writers and followers that are remote
+	chosen    policy // instead of one drawn by the seed
 }
 
 type topicPlan struct {
@@ -220,6 +221,9 @@ func share(r *rand.Rand) float64 {
 }
 
 func (p *Plan) policy() policy {
+	if p.chosen != nil {
+		return p.chosen
+	}
 	if p.Mode == Scripted {
 		return &scripted{scripts: p.scripts}
 	}
