@@ -102,7 +102,7 @@ publish-protocol:
 
 .PHONY: simulate
 simulate: bin/report
-	@$(call gotest,simulate,-timeout 20m ./test/sim -run TestSimulation -seeds $(SEEDS))
+	@$(call gotest,simulate,-timeout 20m ./test/sim -run TestSimulation -seeds $(SEEDS) -agentseeds $$(( ($(SEEDS) + 19) / 20 )))
 
 # The packages with tests of planted bugs.
 MUTATED = $(shell git grep -l --untracked '^//go:build mutants' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')

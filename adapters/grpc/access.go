@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -139,7 +140,7 @@ func (s *Server) enter(ctx context.Context, method string) (context.Context, rul
 	if err != nil {
 		return ctx, r, statusOf(agentError(clip(method), ports.Definite, ErrUnauthenticated))
 	}
-	if !slices.ContainsFunc(r.scopes, func(sc Scope) bool { return slices.Contains(who.Scopes, sc) }) {
+	if !slices.ContainsFunc(r.scopes, func(sc Scope) bool { return slices.Contains(who.Scopes, sc) || mutant.On(mutantScopeUnchecked) }) {
 		err := fmt.Errorf("%w: %q has not the scope %q", ErrPermissionDenied, who.Name, r.scopes[0])
 		return ctx, r, statusOf(agentError(clip(method), ports.Definite, err))
 	}
@@ -176,7 +177,7 @@ func (a *access) name(topic string) error {
 // id refuses a topic, by its id, that the call may not touch. One that does not
 // exist is not found.
 func (a *access) id(ctx context.Context, id domain.TopicID) error {
-	if a == nil || slices.Contains(a.who.Topics, "") {
+	if a == nil || slices.Contains(a.who.Topics, "") || mutant.On(mutantTopicUnchecked) {
 		return nil
 	}
 	name, err := a.names.of(ctx, id)

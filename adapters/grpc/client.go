@@ -17,6 +17,7 @@ import (
 
 	"github.com/streamhouse/streamhouse/adapters/grpc/agentv1"
 	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -202,7 +203,7 @@ func (c *Client) do(ctx context.Context, k call) error {
 			return last
 		}
 		c.pool.failed(r)
-		if sent && k.effect && !k.again {
+		if sent && k.effect && !k.again && !mutant.On(mutantEffectRepeated) {
 			return last
 		}
 	}

@@ -249,6 +249,8 @@ func whole(b []byte, offset domain.Offset, most int64, first bool) (begin, end i
 		switch {
 		case h.BaseOffset+domain.Offset(h.Records) <= offset:
 			begin = end + h.Length
+		case int64(end+h.Length-begin) > most && mutant.On(mutantFetchCuts):
+			return begin, begin + int(most)
 		case int64(end+h.Length-begin) > most && (!first || end > begin):
 			return begin, end
 		}

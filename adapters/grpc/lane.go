@@ -14,6 +14,7 @@ import (
 	"github.com/streamhouse/streamhouse/adapters/grpc/agentv1"
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -231,6 +232,7 @@ func (l *lane) outcome(o *outcome, now time.Time, out *outbox) error {
 	}
 	result := ports.AppendResult{Base: domain.Offset(o.base)}
 	switch {
+	case o.err != nil && mutant.On(mutantRefusalIsSuccess):
 	case o.err != nil:
 		raw := decodeError(o.err)
 		result = ports.AppendResult{Base: -1, Err: ours("append", raw)}
@@ -337,9 +339,12 @@ func (l *lane) fail(err error) {
 		broken := make(map[commit.StreamKey]bool)
 		for _, r := range l.inOrder() {
 			for _, e := range r.unsettled() {
+				if mutant.On(mutantDroppedAtBreak) {
+					continue
+				}
 				e.lanes--
 				kind := ports.Ambiguous
-				if e.state == sending {
+				if e.state == sending || mutant.On(mutantLostIsDefinite) {
 					kind = ports.Transient
 				}
 				broken[e.stream] = broken[e.stream] || e.lanes == 0
@@ -347,7 +352,7 @@ func (l *lane) fail(err error) {
 			}
 		}
 		for _, e := range t.queue {
-			if broken[e.stream] {
+			if broken[e.stream] && !mutant.On(mutantQueueOvertakes) {
 				t.settle(e, ports.AppendResult{Base: -1, Err: l.lost(ports.Transient, err)}, out)
 			}
 		}

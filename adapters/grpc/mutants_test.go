@@ -5,6 +5,7 @@ package grpc_test
 import (
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/streamhouse/streamhouse/adapters/grpc"
@@ -15,29 +16,32 @@ const mutantVariable = "STREAMHOUSE_TEST_MUTANT"
 
 func init() { mutant.Set(mutant.ID(os.Getenv(mutantVariable))) }
 
-// TestMutants_AreKilledByTheTestsOfThisPackage runs the tests of lending once for
-// each planted bug of the package, and once with none.
+// TestMutants_AreKilledByTheTestsOfThisPackage runs, for each planted bug, the
+// test that is to kill it, with the bug and without.
 func TestMutants_AreKilledByTheTestsOfThisPackage(t *testing.T) {
-	if os.Getenv(mutantVariable) != "" {
-		return
+	killers := make(map[string]bool)
+	for _, test := range grpc.Mutants {
+		killers[test] = true
 	}
-	if out, err := testsWith("none"); err != nil {
-		t.Fatalf("without a planted bug: %v\n%s", err, out)
+	for test := range killers {
+		if out, err := testWith("none", test); err != nil || !strings.Contains(string(out), "--- PASS: "+test) {
+			t.Fatalf("%s without a planted bug: %v\n%s", test, err, out)
+		}
 	}
-	for _, id := range grpc.Mutants {
+	for id, test := range grpc.Mutants {
 		t.Run(string(id), func(t *testing.T) {
 			t.Parallel()
-			out, err := testsWith(id)
+			out, err := testWith(id, test)
 			if err == nil {
-				t.Errorf("survived:\n%s", out)
+				t.Errorf("survived %s:\n%s", test, out)
 			}
-			t.Logf("%.2000s", out)
+			t.Logf("%.1000s", out)
 		})
 	}
 }
 
-func testsWith(id mutant.ID) (output []byte, err error) {
-	cmd := exec.Command(os.Args[0], "-test.run=Budget|Lending", "-test.timeout=60s", "-test.failfast")
+func testWith(id mutant.ID, test string) (output []byte, err error) {
+	cmd := exec.Command(os.Args[0], "-test.timeout=30s", "-test.v", "-test.run=^"+test+"$")
 	cmd.Env = append(os.Environ(), mutantVariable+"="+string(id))
 	return cmd.CombinedOutput()
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/streamhouse/streamhouse/adapters/grpc/agentv1"
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/batch"
+	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -66,6 +67,7 @@ func (s *Server) produce(stream grpcgo.ServerStream) error {
 	st.slow = time.AfterFunc(time.Hour, func() {
 		_ = st.end(statusOf(agentError("produce", ports.Ambiguous, &roomError{"the client does not read its answers", s.cfg.RetryAfter})))
 	})
+	st.slow.Stop() // until there is something to send
 	defer st.slow.Stop()
 	if err := s.join(st); err != nil {
 		return err
@@ -226,7 +228,7 @@ func (st *producing) judge(b ports.Batch, late bool) error {
 	if b.Partition < 0 {
 		return &domain.InvalidPartitionError{Topic: b.Topic.String(), Partition: b.Partition}
 	}
-	if _, err := batch.Verify(b.Bytes); err != nil {
+	if _, err := batch.Verify(b.Bytes); err != nil && !mutant.On(mutantBatchUnchecked) {
 		return err
 	}
 	if err := batch.VerifyStored(b.Bytes); err != nil {
@@ -266,7 +268,16 @@ func (r *producedRequest) append(timeoutMS uint32) {
 	r.st.mu.Lock()
 	r.st.open[r.id] = r
 	r.st.mu.Unlock()
-	err := r.st.s.backend.Transport.Append(ctx, r.batches, r.settle)
+	settle := r.settle
+	if mutant.On(mutantAnswerBeforeOutcome) {
+		settle = func(int, ports.AppendResult) {}
+		defer func() {
+			for i := range r.batches {
+				r.settle(i, ports.AppendResult{})
+			}
+		}()
+	}
+	err := r.st.s.backend.Transport.Append(ctx, r.batches, settle)
 	if err == nil {
 		return
 	}
@@ -281,6 +292,9 @@ func (r *producedRequest) settle(i int, result ports.AppendResult) {
 	r.st.s.limiter.give(r.st.client, b.Topic, int64(len(b.Bytes)))
 	b.Bytes = nil
 	o := outcome{request: r.id, index: r.indexes[i], base: int64(result.Base)}
+	if mutant.On(mutantOutcomeOfAnother) {
+		o.index = uint32(i)
+	}
 	if result.Err != nil {
 		o.base, o.err = -1, encodeError(result.Err)
 	}
@@ -325,7 +339,7 @@ func (st *producing) finish() {
 // sent before it knew.
 func (st *producing) tellDraining() {
 	st.mu.Lock()
-	st.tell, st.refuse = true, time.Now().Add(st.s.cfg.DrainGrace)
+	st.tell, st.refuse = !mutant.On(mutantDrainNotTold), time.Now().Add(st.s.cfg.DrainGrace)
 	st.mu.Unlock()
 	st.signal()
 }
@@ -347,7 +361,7 @@ func (st *producing) write() error {
 		}
 		st.slow.Reset(st.s.cfg.SlowReader)
 		err := st.stream.SendMsg(m)
-		st.slow.Reset(time.Hour)
+		st.slow.Stop()
 		if err != nil {
 			return err
 		}

@@ -3,10 +3,12 @@ package grpc
 import (
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -148,7 +150,7 @@ func (t *Transport) mustHedge(l *lane, now time.Time) bool {
 	}
 	for _, r := range l.requests {
 		for _, e := range r.unsettled() {
-			if e.stream.Producer == commit.NoProducer {
+			if e.stream.Producer == commit.NoProducer && !mutant.On(mutantHedgesUnnumbered) {
 				return false
 			}
 		}
@@ -255,7 +257,11 @@ func (t *Transport) adopt(l, beside *lane) {
 func (l *lane) copyOf(other *lane) []*frame {
 	now := time.Now()
 	var all []*frame
-	for _, r := range other.inOrder() {
+	requests := other.inOrder()
+	if mutant.On(mutantCopiesReversed) {
+		slices.Reverse(requests)
+	}
+	for _, r := range requests {
 		if entries := r.unsettled(); len(entries) > 0 {
 			copied := &request{call: r.call, entries: entries}
 			l.book(copied, now)

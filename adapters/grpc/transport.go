@@ -10,6 +10,7 @@ import (
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/batch"
 	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/domain/mutant"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -260,6 +261,9 @@ func (t *Transport) becomeIdle() {
 func (t *Transport) settle(e *entry, r ports.AppendResult, out *outbox) {
 	switch e.state {
 	case settled:
+		if mutant.On(mutantSettledTwice) {
+			out.settlements = append(out.settlements, settlement{e, r})
+		}
 		return
 	case sending: // its bytes are in use
 		if e.refused == nil {
@@ -282,7 +286,7 @@ func (t *Transport) settle(e *entry, r ports.AppendResult, out *outbox) {
 // have it.
 func (t *Transport) refuse(e *entry, why func(ports.Kind) error, out *outbox) {
 	kind := ports.Transient
-	if e.state == sent {
+	if e.state == sent && !mutant.On(mutantCancelIsDefinite) {
 		kind = ports.Ambiguous
 	}
 	t.settle(e, ports.AppendResult{Base: -1, Err: why(kind)}, out)

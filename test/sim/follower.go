@@ -100,13 +100,14 @@ func (f *follower) open() *reading {
 	f.generation++
 	r := &reading{process: f.world.newProcess(fmt.Sprintf("%s.%d", f.name, f.generation), true), topic: topic}
 	r.reader = true
-	if err := r.start(f.plan.agent); err != nil {
-		f.world.violate("%s: consumer: %v", r.name, err)
-		return nil
-	}
-	r.closers = append(r.closers, func(context.Context) error { return r.consumer.Close() })
 	ctx, cancel := context.WithTimeout(r.ctx, time.Minute)
 	defer cancel()
+	if err := r.start(ctx, f.plan); err != nil {
+		if !f.plan.remote || f.world.quiet() {
+			f.world.violate("%s: consumer: %v", r.name, err)
+		}
+		return nil
+	}
 	err := r.consumer.Assign(ctx, name, consumer.Start())
 	if now := f.world.topic(name); now.incarnation != r.topic.incarnation || now.deleting {
 		f.leave(r)
@@ -129,17 +130,29 @@ func (f *follower) open() *reading {
 	return r
 }
 
-func (r *reading) start(agent bool) error {
+func (r *reading) start(ctx context.Context, plan followerPlan) error {
+	topics, closeClient := ports.Topics(r.metadata), func() error { return nil }
 	r.fetcher = direct.NewReader(r.metadata, r.segments, ports.NoTelemetry{}, direct.DefaultReaderConfig())
-	if agent {
+	if plan.agent {
 		r.fetcher = fault.NewFetcher(&lossy{r.fetcher, r.process}, r.world.scheduler.intercept(r.process))
+	}
+	if plan.remote {
+		client, err := r.world.agents.dial(ctx, r.process)
+		if err != nil {
+			return err
+		}
+		topics, r.fetcher, closeClient = client, client, client.Close
 	}
 	cfg := consumer.DefaultConfig()
 	cfg.FetchBytes = 2 << 10
 	cfg.FetchMaxWait = 5 * time.Second
 	cfg.TopicRefresh = time.Second
 	var err error
-	r.consumer, err = consumer.New(consumer.Ports{Topics: r.metadata, Fetcher: r.fetcher}, cfg)
+	r.consumer, err = consumer.New(consumer.Ports{Topics: topics, Fetcher: r.fetcher}, cfg)
+	if err == nil {
+		r.closers = append(r.closers, func(context.Context) error { return r.consumer.Close() })
+	}
+	r.closers = append(r.closers, func(context.Context) error { return closeClient() })
 	return err
 }
 
@@ -341,7 +354,7 @@ func (f *follower) beyond(r *reading) {
 		return
 	}
 	messages, err := r.consumer.Poll(ctx, 1)
-	if errors.Is(err, fault.ErrInjected) {
+	if errors.Is(err, fault.ErrInjected) || f.plan.remote && errors.Is(err, domain.ErrNoAgentsAvailable) {
 		messages, err = r.consumer.Poll(ctx, 1) // that was still to be told
 	}
 	var out *domain.OutOfRangeError

@@ -123,9 +123,13 @@ func TestMutantChild(t *testing.T) {
 		return
 	}
 	mutant.Set(mutant.ID(*planted))
+	draw := PlanOf
+	if strings.HasPrefix(*planted, "grpc-") {
+		draw = PlanWithAgents
+	}
 	for seed := range uint64(killWithin) {
 		fmt.Printf("%s%d\n", seedMark, seed)
-		if r := Run(t, PlanOf(seed)); len(r.Violations) > 0 {
+		if r := Run(t, draw(seed)); len(r.Violations) > 0 {
 			fmt.Printf("%s%s\n", killMark, strings.Split(r.Violations[0], "\n")[0])
 			t.FailNow()
 		}

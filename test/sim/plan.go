@@ -33,6 +33,8 @@ type Plan struct {
 	followers []followerPlan
 	admins    []adminPlan
 	keepers   []keeperPlan
+	agents    int    // that serve the writers and followers that are remote
+	chosen    policy // instead of one drawn by the seed
 }
 
 type topicPlan struct {
@@ -50,6 +52,7 @@ type writerPlan struct {
 	weak     bool // without idempotence
 	agent    bool // the transport fails as an agent's would
 	slow     bool // it pauses between sends
+	remote   bool // it reaches the stores through agents
 
 	batchSize, batchBytes, retries  int
 	batchTimeout, request, delivery time.Duration
@@ -77,6 +80,7 @@ type followerPlan struct {
 	restarts int // how often it begins anew of its own will
 	seeks    bool
 	agent    bool // the fetcher fails as an agent's would
+	remote   bool // it reads through agents
 	max      int
 }
 
@@ -128,6 +132,38 @@ func PlanOf(seed uint64) Plan {
 	}
 	for i := range p.topics {
 		p.topics[i].retention = drawRetention(r)
+	}
+	return p
+}
+
+// PlanWithAgents draws the plan of a seed whose writers and followers mostly go
+// through two to five agents, which fail in ways of their own.
+func PlanWithAgents(seed uint64) Plan {
+	p := PlanOf(seed)
+	r := rand.New(rand.NewPCG(seed, 3))
+	p.agents = 2 + r.IntN(4)
+	p.rates.day = 0
+	for i := range p.writers {
+		p.writers[i].remote = i == 0 || r.IntN(4) > 0
+		// Time to notice an agent's silence, and to go to another one.
+		p.writers[i].delivery = max(p.writers[i].delivery, time.Minute)
+		p.writers[i].agent = p.writers[i].agent && !p.writers[i].remote
+	}
+	for i := range p.followers {
+		p.followers[i].remote = r.IntN(2) == 0
+		p.followers[i].agent = p.followers[i].agent && !p.followers[i].remote
+	}
+	own := [...]*float64{&p.rates.cut, &p.rates.stop, &p.rates.hush, &p.rates.drain, &p.rates.crash}
+	switch p.Mode {
+	case Single:
+		if r.IntN(4) > 0 {
+			p.rates = rates{hold: p.rates.hold, pass: p.rates.pass, maxPass: p.rates.maxPass}
+			*own[r.IntN(len(own))] = 1
+		}
+	case Mixed:
+		for _, rate := range own {
+			*rate = max(*rate, share(r)/4)
+		}
 	}
 	return p
 }
@@ -185,6 +221,9 @@ func share(r *rand.Rand) float64 {
 }
 
 func (p *Plan) policy() policy {
+	if p.chosen != nil {
+		return p.chosen
+	}
 	if p.Mode == Scripted {
 		return &scripted{scripts: p.scripts}
 	}

@@ -32,6 +32,9 @@ func (healthy) busy(*scheduler) bool { return false }
 // rates are the shares of calls, from 0 to 1, that meet each fault.
 type rates struct {
 	fail, lose, hold, repeat, crash, drop, tamper float64
+	// cut, stop, hush and drain are for calls of agents: the connections break, the
+	// process is stopped as by SIGSTOP, the network is silent, the process is told to end.
+	cut, stop, hush, drain float64
 	// pass is the share of steps in which time passes though calls wait, for
 	// up to maxPass.
 	pass    float64
@@ -150,6 +153,7 @@ func (r *random) judge(s *scheduler, e *parked) {
 
 func (r *random) ask(s *scheduler, e *parked) {
 	switch {
+	case e.process.agent != nil && r.harm(s, e):
 	case r.fault(r.fail):
 		s.let(e, r.refusal(e))
 	case r.fault(r.lose):
@@ -195,4 +199,34 @@ func (r *random) crashAround(s *scheduler, e *parked) {
 		s.collect()
 	}
 	s.kill(e.process, func() bool { return r.chance(0.3) })
+}
+
+// harm does something to the agent that makes the call e, before or after it is
+// carried out, and reports that it did.
+func (r *random) harm(s *scheduler, e *parked) bool {
+	p := e.process
+	agents := p.agent.agents
+	long := func() time.Duration { return time.Duration(1 + r.Int64N(int64(longestPause))) }
+	var did string
+	var how func()
+	switch {
+	case r.fault(r.cut):
+		did, how = "is cut off", func() { agents.network.cut(p) }
+	case r.fault(r.stop):
+		did, how = "is stopped", func() { agents.hush(p, long(), true) }
+	case r.fault(r.hush):
+		did, how = "is silent", func() { agents.hush(p, long(), false) }
+	case r.fault(r.drain):
+		did, how = "is told to end", p.agent.drain
+	default:
+		return false
+	}
+	if r.chance(0.5) {
+		s.let(e, verdict{did: "ok, but", hold: true})
+		synctest.Wait()
+		s.collect()
+	}
+	s.trace.add(entry{actor: p.name, did: did})
+	how()
+	return true
 }

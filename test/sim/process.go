@@ -28,6 +28,10 @@ type process struct {
 	tamper   atomic.Pointer[tampering]
 	lose     atomic.Bool                   // the next answer of the fetcher lacks a batch
 	closers  []func(context.Context) error // in the order to call them
+
+	agent   *agentProcess                 // what it runs, nil unless it is an agent's
+	silence atomic.Pointer[chan struct{}] // nothing passes to and from it until closed
+	stopped atomic.Bool                   // its calls wait too
 }
 
 func (w *world) newProcess(name string, mortal bool) *process {
@@ -44,6 +48,9 @@ func (w *world) newProcess(name string, mortal bool) *process {
 func (p *process) die() {
 	p.dead.Store(true)
 	p.cancel()
+	if agents := p.world.agents; agents != nil {
+		agents.network.cut(p)
+	}
 }
 
 // step takes a turn; see scheduler.step.

@@ -50,6 +50,9 @@ func (w *world) run() {
 			return
 		}
 	}
+	if w.agents != nil {
+		w.agents.startAll()
+	}
 	w.startWorkers()
 	played := func() bool {
 		return w.scheduler.steps >= w.plan.steps || w.count(&w.active) == 0 && !w.scheduler.policy.busy(w.scheduler)
@@ -130,6 +133,9 @@ func (w *world) closeAll() {
 		for _, c := range p.closers {
 			_ = c(ctx) // the process is dead: nobody is told
 		}
+	}
+	if w.agents != nil {
+		w.agents.end()
 	}
 }
 

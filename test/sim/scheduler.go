@@ -31,6 +31,7 @@ type scheduler struct {
 	policy  policy
 	trace   *trace
 	waiting []*parked // in the order of compare
+	frozen  []*parked // of processes that are stopped
 	steps   int
 	begin   time.Time
 
@@ -91,6 +92,11 @@ func (s *scheduler) park(e *parked) {
 	s.mu.Lock()
 	s.arrived = append(s.arrived, e)
 	s.mu.Unlock()
+	s.rouse()
+}
+
+// rouse has the scheduler look again at what waits.
+func (s *scheduler) rouse() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -241,7 +247,15 @@ func (s *scheduler) collect() {
 			e.number = e.process.calls
 		}
 	}
-	s.waiting = append(s.waiting, fresh...)
+	s.waiting = append(append(s.waiting, fresh...), s.frozen...)
+	s.frozen = nil
+	s.waiting = slices.DeleteFunc(s.waiting, func(e *parked) bool {
+		stopped := e.process.stopped.Load()
+		if stopped {
+			s.frozen = append(s.frozen, e)
+		}
+		return stopped
+	})
 	s.waiting = slices.DeleteFunc(s.waiting, func(e *parked) bool { return e.gone && e.late == nil })
 	slices.SortStableFunc(s.waiting, compare)
 }
@@ -305,7 +319,9 @@ var phases = [...]string{asking: "", answering: "answer ", expired: "", arriving
 // says is on its way already.
 func (s *scheduler) kill(p *process, late func() bool) {
 	s.trace.add(entry{actor: p.name, did: "dies"})
+	p.stopped.Store(false)
 	p.die()
+	s.collect()
 	for _, e := range slices.Clone(s.waiting) {
 		if e.process != p || e.phase == arriving {
 			continue

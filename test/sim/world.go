@@ -18,6 +18,7 @@ type world struct {
 	scheduler *scheduler
 	metadata  *memory.Metadata
 	segments  *memory.Segments
+	agents    *agents // nil if the plan has none
 
 	mu         sync.Mutex
 	processes  []*process
@@ -61,6 +62,9 @@ func newWorld(plan Plan) *world {
 		healed: make(chan struct{}), quiesced: make(chan struct{}),
 	}
 	w.scheduler = newScheduler(plan.policy(), &w.trace)
+	if plan.agents > 0 {
+		w.agents = newAgents(w)
+	}
 	return w
 }
 
@@ -114,6 +118,7 @@ func (w *world) spawn(writing bool, f func()) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.running--
+		w.scheduler.rouse() // there may be nothing left to wait for
 		if writing {
 			if w.writing--; w.writing == 0 {
 				close(w.quiesced)

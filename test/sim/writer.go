@@ -84,29 +84,43 @@ func (w *writer) tryOpen() *session {
 	w.generation++
 	id := fmt.Sprintf("%s.%d", w.name, w.generation)
 	s := &session{process: w.world.newProcess(id, true), id: id, patient: w.plan.retries < 0}
-	transport, err := w.transport(s.process)
-	if err != nil {
-		w.world.violate("%s: transport: %v", id, err)
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
 	defer cancel()
-	s.producer, err = producer.New(ctx, producer.Ports{
-		Topics: s.metadata, Producers: s.metadata, Transport: transport, Telemetry: ports.NoTelemetry{},
-	}, w.config())
+	reached, closer, err := w.reach(ctx, s.process)
+	if err == nil {
+		s.producer, err = producer.New(ctx, reached, w.config())
+	}
 	if err != nil {
 		if w.world.quiet() {
 			w.world.violate("%s: open producer without a fault: %v", id, err)
 		}
-		s.closers = append(s.closers, transport.Close)
+		if reached.Transport != nil {
+			s.closers = append(s.closers, reached.Transport.Close, closer)
+		}
 		return nil
 	}
-	s.closers = append(s.closers, s.producer.Close)
+	s.closers = append(s.closers, s.producer.Close, closer)
 	w.world.observe(s.process, history.Event{Kind: history.Open, Session: id, Name: w.plan.producer, Weak: w.plan.weak})
 	if s.dead.Load() {
 		return nil
 	}
 	return s
+}
+
+// reach opens what a producer of p works with, and returns what closes it after
+// the producer.
+func (w *writer) reach(ctx context.Context, p *process) (producer.Ports, func(context.Context) error, error) {
+	nothing := func(context.Context) error { return nil }
+	if !w.plan.remote {
+		transport, err := w.transport(p)
+		return producer.Ports{Topics: p.metadata, Producers: p.metadata, Transport: transport, Telemetry: ports.NoTelemetry{}}, nothing, err
+	}
+	client, err := w.world.agents.dial(ctx, p)
+	if err != nil {
+		return producer.Ports{}, nothing, err
+	}
+	reached := producer.Ports{Topics: client, Producers: client, Transport: client.NewTransport(), Telemetry: ports.NoTelemetry{}}
+	return reached, func(context.Context) error { return client.Close() }, nil
 }
 
 func (w *writer) transport(p *process) (ports.Transport, error) {
@@ -190,7 +204,8 @@ func (s *session) excused(err error) bool {
 	}
 	var given *domain.DeliveryError
 	lookUp := errors.Is(err, domain.ErrTimeout) && !errors.As(err, &given)
-	return lookUp && s.world.plan.Mode == Scripted // it may have been delayed past its time
+	// It may have been delayed past its time.
+	return lookUp && (s.world.plan.Mode == Scripted || s.world.plan.agents > 0 && !s.world.quiet())
 }
 
 func (w *writer) sendAsync(s *session) {
