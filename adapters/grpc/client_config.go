@@ -61,10 +61,11 @@ type ClientConfig struct {
 	Seed uint64
 }
 
-// DefaultClientConfig uses the group "default".
-func DefaultClientConfig() ClientConfig {
+// DefaultClientConfig asks the agents at the addresses, HOST:PORT, for the others
+// of the group "default". Without addresses Discovery is needed.
+func DefaultClientConfig(addresses ...string) ClientConfig {
 	return ClientConfig{
-		Group: "default", RefreshInterval: 30 * time.Second,
+		Addresses: addresses, Group: "default", RefreshInterval: 30 * time.Second,
 		RequestTimeout: 30 * time.Second, ConnectTimeout: 3 * time.Second, StallAfter: 10 * time.Second,
 		InFlightBytes: 32 << 20, KeepaliveTime: 20 * time.Second, KeepaliveTimeout: 10 * time.Second,
 	}

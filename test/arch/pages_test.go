@@ -80,28 +80,42 @@ func TestPages_NameOnlyFilesThatExist(t *testing.T) {
 	}
 }
 
-// TestReadme_ShowsOnlyCodeThatIsATest looks for each line of the README's Go
-// code in the example, in the same order.
+// TestReadme_ShowsOnlyCodeThatIsATest looks for each line of the README's blocks of
+// Go code in one of the examples, in the same order.
 func TestReadme_ShowsOnlyCodeThatIsATest(t *testing.T) {
 	root := moduleRoot(t)
-	readme := pages(t)[filepath.Join(root, "README.md")]
-	example, err := os.ReadFile(filepath.Join(root, "adapters", "local", "example_test.go"))
-	if err != nil {
-		t.Fatal(err)
+	blocks := strings.Split(pages(t)[filepath.Join(root, "README.md")], "```go\n")[1:]
+	if len(blocks) < 2 {
+		t.Fatalf("the README shows %d blocks of Go code", len(blocks))
 	}
-	_, code, found := strings.Cut(readme, "```go\n")
-	code, _, closed := strings.Cut(code, "```")
-	if !found || !closed {
-		t.Fatal("the README shows no Go code")
+	for _, block := range blocks {
+		code, _, _ := strings.Cut(block, "```")
+		var missing []string
+		for _, adapter := range []string{"local", "grpc"} {
+			example, err := os.ReadFile(filepath.Join(root, "adapters", adapter, "example_test.go"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if missing = missingLine(code, string(example), missing); missing == nil {
+				break
+			}
+		}
+		if missing != nil {
+			t.Errorf("no example has, in this order, what the README shows; each misses one of: %q", missing)
+		}
 	}
-	rest := string(example)
+}
+
+// missingLine returns nil if text has all lines of code in their order, else missing
+// and the first line that it has not.
+func missingLine(code, text string, missing []string) []string {
 	for line := range strings.Lines(code) {
 		line = strings.TrimSpace(line)
-		_, after, found := strings.Cut(rest, line)
+		_, after, found := strings.Cut(text, line)
 		if !found {
-			t.Errorf("the example does not have, in this order: %s", line)
-			continue
+			return append(missing, line)
 		}
-		rest = after
+		text = after
 	}
+	return nil
 }

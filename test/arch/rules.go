@@ -47,7 +47,6 @@ var rooms = []room{
 	{"app/storecheck", []string{"domain/...", "ports"}, whyApp},
 	{"app/verify", []string{"domain/...", "ports"}, whyApp},
 	{"app/topics", []string{"domain/...", "ports"}, whyApp},
-	{"app/verify", []string{"domain/...", "ports"}, whyApp},
 
 	{"adapters/cache", []string{"domain/...", "ports"}, whyAdapter},
 	{"adapters/codec", []string{"domain/...", "ports"}, whyAdapter},
