@@ -98,7 +98,8 @@ func (b *ProducerBuilder) BatchBytes(n int) *ProducerBuilder {
 }
 
 // BatchTimeout is the longest a record waits for company; default 100 ms. With
-// nothing in flight a lone record leaves at once.
+// nothing in flight a lone record leaves at once. While records of more than 512
+// partitions wait, it may be longer, up to a second.
 func (b *ProducerBuilder) BatchTimeout(d time.Duration) *ProducerBuilder {
 	b.cfg.BatchTimeout = d
 	return b
