@@ -295,7 +295,11 @@ func (d *dispatcher) settled(charge int64) {
 func (d *dispatcher) done(r *request) {
 	d.mu.Lock()
 	d.requests = slices.DeleteFunc(d.requests, func(x *request) bool { return x == r })
-	d.usual += (time.Since(r.started) - d.usual) / 8
+	if took := time.Since(r.started); d.usual == 0 {
+		d.usual = took
+	} else {
+		d.usual += (took - d.usual) / 8
+	}
 	d.mu.Unlock()
 	d.signal()
 }

@@ -110,6 +110,57 @@ func TestSendAsync_BatchSizeTriggersASecondRequest(t *testing.T) {
 	})
 }
 
+// lateWire is a wire that serves each request 400 ms late, any number at once.
+type lateWire struct{ *wire }
+
+func (l lateWire) Append(ctx context.Context, batches []ports.Batch, settle func(int, ports.AppendResult)) error {
+	go func() {
+		<-time.After(400 * time.Millisecond)
+		_ = l.wire.Append(ctx, batches, settle) // always nil
+	}()
+	return nil
+}
+
+// Where requests take four times BatchTimeout, one more for each BatchTimeout would
+// make small batches of many partitions, and requests slower still.
+func TestSendAsync_ManyPartitionsMakeFullerBatchesWhereRequestsAreSlow(t *testing.T) {
+	for _, c := range []struct {
+		partitions  int32
+		least, most int // records of a batch on average
+	}{{crowd / 2, 1, 3}, {2 * crowd, 4, 16}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWire(t)
+			w.topic(t, c.partitions)
+			cfg := DefaultConfig()
+			cfg.Seed = 1
+			p, err := New(t.Context(), Ports{Topics: w, Producers: w, Transport: lateWire{w}, Telemetry: ports.NoTelemetry{}}, cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			const rounds = 100
+			for range rounds {
+				for i := range c.partitions {
+					r := value("v")
+					r.Partition = domain.ToPartition(domain.PartitionID(i))
+					p.SendAsync(t.Context(), r, nil)
+				}
+				<-time.After(50 * time.Millisecond)
+			}
+			if err := p.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			batches := 0
+			for _, request := range w.sent() {
+				batches += len(request)
+			}
+			each := rounds * int(c.partitions) / batches
+			if t.Logf("%d partitions: %d records a batch", c.partitions, each); each < c.least || each > c.most {
+				t.Errorf("%d partitions: %d records a batch, want %d to %d", c.partitions, each, c.least, c.most)
+			}
+		})
+	}
+}
+
 func TestSendAsync_NoRecordWaitsLongerThanBatchTimeoutForCompany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWire(t)
