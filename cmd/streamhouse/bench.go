@@ -37,8 +37,10 @@ type benchJob struct {
 	// producers is how many send at once, agentMetrics where agents tell what they use.
 	producers    int
 	agentMetrics []string
-	tel          bench.Counter
-	done         atomic.Int64
+	// readGroup is the group of agents that latency reads through, if it is another.
+	readGroup string
+	tel       bench.Counter
+	done      atomic.Int64
 	// given tells which flags were.
 	given func(flag string) bool
 }
@@ -60,12 +62,15 @@ func (a *app) benchRun(cmd *cobra.Command, records int64, f func(ctx context.Con
 	groups := []settings.Group{settings.Stores, settings.Agency, settings.Output, settings.Consuming}
 	if records > 0 {
 		flags.Int64Var(&load.Records, "records", records, "send `N` records")
-		flags.DurationVar(&j.each, "limit-time", j.each, "measure each limit of the machine for `TIME`")
 		groups[3] = settings.Producing
 	}
 	if cmd.Name() == "produce" {
+		flags.DurationVar(&j.each, "limit-time", j.each, "measure each limit of the machine for `TIME`")
 		flags.IntVar(&j.producers, "producers", 1, "`N` producers send at once, each its part of the records")
 		flags.StringSliceVar(&j.agentMetrics, "agent-metrics", nil, "read what agents use at their admin listeners, `HOST:PORT` with commas between")
+	}
+	if cmd.Name() == "latency" {
+		flags.StringVar(&j.readGroup, "read-agent-group", "", "read through the agents of the group `NAME` (default: as --agent-group)")
 	}
 	flags.IntVar(&load.RecordSize, "record-size", 100, "each value has `BYTES` bytes")
 	flags.Int32Var(&load.Partitions, "partitions", 16, "the topic has `N` partitions")
@@ -130,7 +135,8 @@ func (a *app) benchLatency() *cobra.Command {
 		Use:   "latency",
 		Short: "Send records one by one, each when the one before is durable",
 		Long: "Times lone blocking sends, and in between the two commits that each consists of: an\n" +
-			"object of the same size, and a batch in the metadata store.",
+			"object of the same size, and a batch in the metadata store. A consumer waits for each\n" +
+			"record: how long it has to after the acknowledgement is the time of reading.",
 		Example: "  streamhouse bench latency --records 1000",
 	}, 500, func(ctx context.Context, j *benchJob) (benchResult, error) { return j.latency(ctx) })
 }
@@ -236,7 +242,11 @@ func (j *benchJob) latency(ctx context.Context) (_ benchResult, err error) {
 			return err
 		}
 		defer closing(ctx, system, &err)
-		reader, err := j.app.open(ctx, j.config(), &c) // another process, as it were
+		reading := j.config()
+		if j.readGroup != "" {
+			reading.Agents.Group = j.readGroup
+		}
+		reader, err := j.app.open(ctx, reading, &c) // another process, as it were
 		if err != nil {
 			return err
 		}
