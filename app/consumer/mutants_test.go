@@ -3,38 +3,15 @@
 package consumer_test
 
 import (
-	"os"
-	"os/exec"
 	"testing"
 
 	"github.com/streamhouse/streamhouse/app/consumer"
 	"github.com/streamhouse/streamhouse/domain/mutant"
+	"github.com/streamhouse/streamhouse/ports/portstest"
 )
-
-const mutantVariable = "STREAMHOUSE_TEST_MUTANT"
-
-func init() { mutant.Set(mutant.ID(os.Getenv(mutantVariable))) }
 
 // TestMutants_AreKilledByTheTestsOfThisPackage runs the tests of this package
 // once for each planted bug that they must find, and once with none.
 func TestMutants_AreKilledByTheTestsOfThisPackage(t *testing.T) {
-	if os.Getenv(mutantVariable) != "" {
-		return
-	}
-	if out, err := testsWith("none"); err != nil {
-		t.Fatalf("without a planted bug: %v\n%s", err, out)
-	}
-	for _, id := range append([]mutant.ID{"batch-crc-unchecked"}, consumer.Mutants...) {
-		t.Run(string(id), func(t *testing.T) {
-			if out, err := testsWith(id); err == nil {
-				t.Errorf("survived:\n%s", out)
-			}
-		})
-	}
-}
-
-func testsWith(id mutant.ID) (output []byte, err error) {
-	cmd := exec.Command(os.Args[0], "-test.timeout=60s", "-test.failfast", "-rapid.nofailfile")
-	cmd.Env = append(os.Environ(), mutantVariable+"="+string(id))
-	return cmd.CombinedOutput()
+	portstest.KillMutants(t, append([]mutant.ID{"batch-crc-unchecked"}, consumer.Mutants...), "-rapid.nofailfile")
 }
