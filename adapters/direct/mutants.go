@@ -18,5 +18,5 @@ const (
 	mutantExtentUnchecked     mutant.ID = "direct-short-extent-accepted"
 	mutantBadExtentSkipped    mutant.ID = "direct-unreadable-extent-skipped"
 	mutantBaseNotSet          mutant.ID = "direct-base-offset-not-set"
-	mutantDamageKept          mutant.ID = "direct-damage-in-memory-kept"
+	mutantDamageKept                    = mutant.ID("direct-damage-in-memory-kept")
 )

@@ -10,8 +10,8 @@ import (
 
 // Planted bugs, see package mutant.
 const (
-	mutantTailsQueue mutant.ID = "grpc-tail-readers-queue-with-lagging-ones"
-	mutantNoParts    mutant.ID = "grpc-one-client-may-borrow-everything"
+	mutantTailsQueue = mutant.ID("grpc-tail-readers-queue-with-lagging-ones")
+	mutantNoParts    = mutant.ID("grpc-one-client-may-borrow-everything")
 )
 
 // lending is what fetches may hold in memory: bytes that are being read or sent.

@@ -19,7 +19,7 @@ import (
 
 // Planted bugs, see package mutant.
 const (
-	mutantReplaceUnchecked mutant.ID = "memory-replace-takes-what-was-trimmed"
+	mutantReplaceUnchecked           = mutant.ID("memory-replace-takes-what-was-trimmed")
 	mutantExpireAnyState   mutant.ID = "memory-expiry-takes-committed-segments"
 )
 

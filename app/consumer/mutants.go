@@ -11,7 +11,7 @@ const (
 	mutantSeekKeepsBuffer mutant.ID = "consumer-seek-keeps-buffer"
 	mutantPauseLoses      mutant.ID = "consumer-pause-loses-buffer"
 	mutantGapUnchecked    mutant.ID = "consumer-gap-unchecked"
-	mutantLocatedBehind   mutant.ID = "consumer-damage-located-behind-batch"
+	mutantLocatedBehind             = mutant.ID("consumer-damage-located-behind-batch")
 )
 
 // Mutants lists the planted bugs of this package.

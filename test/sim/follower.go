@@ -341,6 +341,10 @@ func (f *follower) atEnd(r *reading, states []domain.PartitionState) bool {
 	return true
 }
 
+// leftErrors is how many errors from before the heal a consumer may have to tell:
+// through agents there may be one on each leg of the way.
+const leftErrors = 4
+
 // beyond demands to be told about a position that is not there.
 func (f *follower) beyond(r *reading) {
 	ctx, cancel := context.WithTimeout(r.ctx, time.Minute)
@@ -354,7 +358,7 @@ func (f *follower) beyond(r *reading) {
 		return
 	}
 	messages, err := r.consumer.Poll(ctx, 1)
-	if errors.Is(err, fault.ErrInjected) || f.plan.remote && errors.Is(err, domain.ErrNoAgentsAvailable) {
+	for n := 0; n < leftErrors && (errors.Is(err, fault.ErrInjected) || f.plan.remote && errors.Is(err, domain.ErrNoAgentsAvailable)); n++ {
 		messages, err = r.consumer.Poll(ctx, 1) // that was still to be told
 	}
 	var out *domain.OutOfRangeError
