@@ -235,10 +235,12 @@ func FuzzWire(f *testing.F) {
 	})
 }
 
-// withoutUnknown drops what is not in the protocol, as we do.
+// withoutUnknown returns r without unknown fields, and with the trace that its
+// traceparent names: one that names none is no reason to refuse a request.
 func withoutUnknown(r *agentv1.ProduceRequest) *agentv1.ProduceRequest {
 	r = proto.Clone(r).(*agentv1.ProduceRequest)
 	r.ProtoReflect().SetUnknown(nil)
+	r.Traceparent = ports.ParseTraceparent([]byte(r.GetTraceparent())).String()
 	for _, b := range r.GetBatches() {
 		b.ProtoReflect().SetUnknown(nil)
 	}

@@ -221,7 +221,7 @@ func (c *cluster) drained(agent int) {
 	}
 	defer func() { _ = logs.Close() }() // it has been read
 	said, err := io.ReadAll(logs)
-	if err != nil || !strings.Contains(string(said), "draining") || strings.Contains(string(said), "not everything was finished") {
+	if err != nil || !strings.Contains(string(said), "agent drains") || strings.Contains(string(said), "not everything was finished") {
 		c.Errorf("the agent that was told to end says, with error %v: %s", err, said)
 	}
 }
