@@ -303,8 +303,11 @@ func recordSize(r *domain.Record) int {
 // flushBytes is how much waiting data of so many partitions makes a request by
 // itself.
 func (p *Producer) flushBytes(partitions int) int64 {
-	crowded := min(int64(partitions)*crowdBytes, p.cfg.BufferBytes/8*3)
-	return max(min(flushBytes, p.cfg.BufferBytes/4), crowded)
+	share := min(flushBytes, p.cfg.BufferBytes/4)
+	if partitions <= crowd {
+		return share
+	}
+	return max(share, min(int64(partitions)*crowdBytes, p.cfg.BufferBytes/8*3))
 }
 
 // finished takes a batch off the books, once its callbacks have run.

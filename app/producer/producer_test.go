@@ -161,6 +161,35 @@ func TestSendAsync_ManyPartitionsMakeFullerBatchesWhereRequestsAreSlow(t *testin
 	}
 }
 
+// However long requests usually take, records of many partitions wait for crowdLimit at most.
+func TestSendAsync_NoRecordOfManyPartitionsWaitsLongerThanASecondForCompany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t)
+		w.topic(t, 2*crowd)
+		w.hold = make(chan struct{})
+		p := w.open(t, nil)
+		p.dispatcher.mu.Lock()
+		p.dispatcher.usual = time.Hour
+		p.dispatcher.mu.Unlock()
+		p.SendAsync(t.Context(), value("stuck"), nil)
+		synctest.Wait()
+		began := time.Now()
+		for i := range int32(2 * crowd) {
+			r := value("v")
+			r.Partition = domain.ToPartition(domain.PartitionID(i))
+			p.SendAsync(t.Context(), r, nil)
+		}
+		for len(w.sent()) < 2 && time.Since(began) < time.Minute {
+			<-time.After(time.Millisecond) // of the bubble's clock
+			synctest.Wait()
+		}
+		if waited := time.Since(began); waited <= DefaultConfig().BatchTimeout || waited > crowdLimit+time.Millisecond {
+			t.Errorf("the records waited for %s, want more than BatchTimeout and at most %s", waited, crowdLimit)
+		}
+		close(w.hold)
+	})
+}
+
 func TestSendAsync_NoRecordWaitsLongerThanBatchTimeoutForCompany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWire(t)

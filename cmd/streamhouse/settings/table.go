@@ -58,7 +58,7 @@ var table = []setting{
 		setInt(1, 1_000_000, func(s *Settings, n int64) { s.Producer.BatchSize = int(n) })},
 	{"batch-bytes", Producing, "BYTES", "most bytes of one batch, before compression (default 1MiB)",
 		setBytes(1, maxBatchBytes, func(s *Settings, n int64) { s.Producer.BatchBytes = int(n) })},
-	{"batch-timeout", Producing, "TIME", "longest wait of a record for company (default 100ms)",
+	{"batch-timeout", Producing, "TIME", "longest wait of a record for company; up to 1s while over 512 partitions wait (default 100ms)",
 		setTime(func(s *Settings) *time.Duration { return &s.Producer.BatchTimeout })},
 	{"buffer-bytes", Producing, "BYTES", "memory for records on their way; reading pauses when it is full (default 64MiB)",
 		setBytes(1<<20, 1<<40, func(s *Settings, n int64) { s.Producer.BufferBytes = n })},
