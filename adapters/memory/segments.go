@@ -56,22 +56,16 @@ func (s *Segments) Put(ctx context.Context, key string, body []byte) error {
 
 // ReadRange implements ports.SegmentStore.
 func (s *Segments) ReadRange(ctx context.Context, key string, position, length int64) ([]byte, error) {
-	op := "read object " + key
-	if err := ready(ctx, op, key); err != nil {
-		return nil, err
-	}
-	o, err := s.find(op, key)
-	if err != nil {
-		return nil, err
-	}
-	if err := ports.CheckRange(position, length, int64(len(o.body))); err != nil {
-		return nil, ports.StorageError(op, ports.Definite, err)
-	}
-	return append(make([]byte, 0, length), o.body[position:position+length]...), nil
+	return s.read(ctx, key, position, func(size int64) (int64, error) { return length, ports.CheckRange(position, length, size) })
 }
 
 // ReadUpTo implements ports.SegmentStore.
 func (s *Segments) ReadUpTo(ctx context.Context, key string, position, length int64) ([]byte, error) {
+	return s.read(ctx, key, position, func(size int64) (int64, error) { return ports.ClipRange(position, length, size) })
+}
+
+// read copies as many bytes as wanted says of an object of that size.
+func (s *Segments) read(ctx context.Context, key string, position int64, wanted func(size int64) (int64, error)) ([]byte, error) {
 	op := "read object " + key
 	if err := ready(ctx, op, key); err != nil {
 		return nil, err
@@ -80,7 +74,8 @@ func (s *Segments) ReadUpTo(ctx context.Context, key string, position, length in
 	if err != nil {
 		return nil, err
 	}
-	if length, err = ports.ClipRange(position, length, int64(len(o.body))); err != nil {
+	length, err := wanted(int64(len(o.body)))
+	if err != nil {
 		return nil, ports.StorageError(op, ports.Definite, err)
 	}
 	return append(make([]byte, 0, length), o.body[position:position+length]...), nil
