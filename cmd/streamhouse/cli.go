@@ -149,6 +149,16 @@ func (a *app) open(ctx context.Context, cfg wiring.Config, targets ...any) (*wir
 	return system, err
 }
 
+// oneArgument wants one argument of a command, which is a what.
+func oneArgument(what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return fmt.Errorf("want one %s, got %d arguments", what, len(args))
+		}
+		return nil
+	}
+}
+
 // wiringConfig turns settings into what wiring needs.
 func wiringConfig(s settings.Settings) wiring.Config {
 	cfg := wiring.DefaultConfig()

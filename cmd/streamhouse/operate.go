@@ -67,12 +67,7 @@ func (a *app) agentDrain() *cobra.Command {
 		Long: "Asks the agent whose admin listener is at ADMIN-ADDRESS to drain, as SIGTERM does. The\n" +
 			"agent must have an --admin-token, and it must be given here, best as STREAMHOUSE_ADMIN_TOKEN.",
 		Example: "  STREAMHOUSE_ADMIN_TOKEN=... streamhouse agent drain 127.0.0.1:7071",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return fmt.Errorf("want one admin address, got %d arguments", len(args))
-			}
-			return nil
-		},
+		Args:    oneArgument("admin address"),
 	}
 	settings.AddFlags(cmd.Flags(), settings.Output)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

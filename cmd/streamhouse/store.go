@@ -29,12 +29,7 @@ func (a *app) storeCheck() *cobra.Command {
 			"one key, and says for each promise whether the store keeps it and what to do if not. It works\n" +
 			"in a folder of its own below the URL's prefix and cleans up after itself.",
 		Example: "  streamhouse store check 's3://bucket/prefix?endpoint=http://127.0.0.1:9000&path_style=true'",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return fmt.Errorf("want one store URL, got %d arguments", len(args))
-			}
-			return nil
-		},
+		Args:    oneArgument("store URL"),
 	}
 	settings.AddFlags(cmd.Flags(), settings.Output)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
