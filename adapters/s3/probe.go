@@ -53,7 +53,8 @@ func (s *Store) Probe(ctx context.Context) (err error) {
 }
 
 // tidy deletes what earlier probes have left. What cannot be deleted now is
-// left to the next probe: it harms nobody.
+// left to the next probe: it harms nobody. The age only decides whose open fails: a probe that
+// is a day under way would miss its object and refuse the bucket. No segment has such a key.
 func (p *probe) tidy(ctx context.Context) {
 	page, err := p.store.List(ctx, probeFolder, listedProbes)
 	if err != nil {
