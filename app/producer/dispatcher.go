@@ -11,23 +11,25 @@ import (
 )
 
 const (
-	// flushBytes is how much waiting data makes a request by itself, in bytes
-	// before compression; a smaller buffer has a smaller share.
+	// flushBytes is how much one request takes, in bytes before compression; a
+	// smaller buffer has a smaller share.
 	flushBytes = 12 << 20
+	// So much waiting data makes a request by itself: flushBytes or, of many partitions,
+	// gatherBytes of each, up to three quarters of the buffer. The oldest go first and those that
+	// stay grow: a batch costs rows in the metadata store however few records it has.
+	gatherBytes = 6 << 10
 	// maxYoungRequests bounds the requests younger than BatchTimeout.
 	maxYoungRequests = 4
 	// A request of at least heavyBytes and heavyRecords says that load is high;
 	// then the next one waits for paceLimit and for the one under way, unless
-	// flushBytes wait: so requests stay large.
+	// enough for a request waits: so requests stay large.
 	heavyBytes   = 256 << 10
 	heavyRecords = 100
 	paceLimit    = 25 * time.Millisecond
 	// With more than crowd partitions waiting, requests may take twice their usual time, up to
-	// crowdLimit, before the next one does not wait for them or for crowdBytes of each
-	// partition: a batch costs a row in the metadata store however few records it has, so small
-	// batches would make the store slower, and that the batches smaller still.
+	// crowdLimit, before the next one does not wait for them any more: small batches would make
+	// the store slower, and that the batches smaller still.
 	crowd      = 512
-	crowdBytes = 4 << 10
 	crowdLimit = time.Second
 )
 
@@ -35,10 +37,11 @@ const (
 // owns no timer while nothing waits.
 //
 // With nothing in flight it sends at once. Else records gather: until a
-// partition has BatchSize of them and only one request is under way, until flushBytes
-// wait, or until the oldest has waited for BatchTimeout. A request takes the waiting batches
-// of all partitions together, so that the number of requests does not depend on the number of
-// partitions. A request older than BatchTimeout is slow and holds nobody back.
+// partition has BatchSize of them and only one request is under way, until enough waits for a
+// request by itself, or until the oldest has waited for BatchTimeout. A request takes the waiting
+// batches of all partitions together, up to flushBytes, so that the number of requests does not
+// depend on the number of partitions. A request older than BatchTimeout is slow and holds
+// nobody back.
 type dispatcher struct {
 	p    *Producer
 	wake chan struct{} // capacity 1: a wake-up is never lost and never blocks
@@ -48,7 +51,7 @@ type dispatcher struct {
 	inflight  atomic.Int64 // of the budget: batches that are sent and not settled
 
 	mu       sync.Mutex // after partition.mu
-	ready    []*partition
+	ready    []listing
 	since    time.Time // acceptance of the oldest record in ready
 	delayed  []delayed
 	requests []*request    // under way, oldest first
@@ -58,6 +61,13 @@ type dispatcher struct {
 	// Of the dispatcher's goroutine.
 	lastCut   time.Time
 	lastHeavy bool
+}
+
+// listing is a partition of which a request may take a batch, and the acceptance
+// of the oldest record that waits there.
+type listing struct {
+	part  *partition
+	since time.Time
 }
 
 type delayed struct {
@@ -72,7 +82,7 @@ func (d *dispatcher) list(part *partition, since time.Time) {
 	if news {
 		d.since = since
 	}
-	d.ready = append(d.ready, part)
+	d.ready = append(d.ready, listing{part, since})
 	d.mu.Unlock()
 	if news {
 		d.signal()
@@ -202,12 +212,12 @@ func (d *dispatcher) cutAt(now time.Time) time.Time {
 	late := d.since.Add(timeout)
 	held := d.inflight.Load() + d.p.retained.Load()
 	room := int64(len(d.ready)*sequence.Window) * int64(d.p.cfg.BatchBytes)
-	flush := d.p.flushBytes(len(d.ready))
-	full := min(d.p.budget.used.Load()-held, room) >= flush
+	ripe := d.p.ripe(len(d.ready))
+	full := min(d.p.budget.used.Load()-held, room) >= ripe
 	if d.flushing > 0 || full && young < maxYoungRequests || !late.After(now) {
 		return now
 	}
-	d.waterline.Store(held + flush)
+	d.waterline.Store(held + ripe)
 	if paced := d.lastCut.Add(pace); d.lastHeavy && paced.After(now) {
 		return earlier(paced, late)
 	}
@@ -228,16 +238,16 @@ func earlier(a, b time.Time) time.Time {
 func (d *dispatcher) cut(now time.Time) {
 	d.triggered.Store(false) // a later trigger is for the next request
 	d.mu.Lock()
-	parts, since := d.ready, d.since
+	ready := d.ready
 	d.ready = nil
 	d.mu.Unlock()
 
-	r, most := &request{p: d.p, started: now}, d.p.flushBytes(len(parts))
-	for len(parts) > 0 && r.charge < most {
-		parts = d.round(r, parts, most)
+	r := &request{p: d.p, started: now}
+	for len(ready) > 0 && r.charge < d.p.share() {
+		ready = d.round(r, ready)
 	}
-	if len(parts) > 0 {
-		d.putBack(parts, since)
+	if len(ready) > 0 {
+		d.putBack(ready)
 	}
 	if len(r.batches) == 0 {
 		return
@@ -250,27 +260,30 @@ func (d *dispatcher) cut(now time.Time) {
 	}
 }
 
-// round takes one batch of each partition, until the request holds most of the
-// budget, and returns the partitions that have more.
-func (d *dispatcher) round(r *request, parts []*partition, most int64) []*partition {
-	rest := parts[:0]
-	for i, part := range parts {
-		if r.charge >= most {
-			return append(rest, parts[i:]...)
+// round takes one batch of each partition, those that came first first, until the
+// request holds its share of the budget, and returns the partitions that have more.
+func (d *dispatcher) round(r *request, ready []listing) []listing {
+	rest := ready[:0]
+	for i, l := range ready {
+		if r.charge >= d.p.share() {
+			return append(rest, ready[i:]...)
 		}
-		if part.take(r) {
-			rest = append(rest, part)
+		if since, more := l.part.take(r); more {
+			rest = append(rest, listing{l.part, since})
 		}
 	}
 	return rest
 }
 
 // putBack lists partitions again that a full request left behind.
-func (d *dispatcher) putBack(parts []*partition, since time.Time) {
+func (d *dispatcher) putBack(rest []listing) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.ready = append(parts, d.ready...)
-	d.since = since
+	d.ready = append(rest, d.ready...)
+	d.since = d.ready[0].since
+	for _, l := range d.ready {
+		d.since = earlier(d.since, l.since)
+	}
 }
 
 func (d *dispatcher) begin(r *request) {

@@ -18,6 +18,9 @@ const (
 	// recordOverhead is what a record costs in memory besides its bytes: its
 	// share of the batch, its Pending and its callback.
 	recordOverhead = 48
+	// smallBatch is the size in bytes, before compression, of batches that are
+	// so small because their partitions are many.
+	smallBatch = 64 << 10
 )
 
 // partition is where records of one partition wait and how their batches keep
@@ -146,8 +149,12 @@ func (part *partition) shut() {
 	}
 }
 
-// expected is how large the next batch may become, by the one before it.
+// expected is how much room the next batch begins with, by the one before it. Small
+// batches are those of many partitions, most of which wait half full: they grow when they must.
 func (part *partition) expected() int {
+	if part.lastSize < smallBatch {
+		return part.lastSize / 2
+	}
 	return min(part.lastSize+part.lastSize/8, part.p.cfg.BatchBytes)
 }
 
@@ -192,13 +199,14 @@ func (part *partition) window() int {
 }
 
 // take moves the first waiting batch into the request. It reports whether
-// another one could follow; the partition then stays in the caller's list.
-func (part *partition) take(r *request) (more bool) {
+// another one could follow, and since when that waits; the partition then stays in the
+// caller's list.
+func (part *partition) take(r *request) (since time.Time, more bool) {
 	part.mu.Lock()
 	defer part.mu.Unlock()
 	part.listed = false
 	if !part.sendable() || part.peek().late(r.started) { // what is late is the reaper's
-		return false
+		return since, false
 	}
 	o := part.next()
 	part.number(o)
@@ -208,8 +216,11 @@ func (part *partition) take(r *request) (more bool) {
 	o.settled = false
 	part.inflight = append(part.inflight, o)
 	r.add(o)
-	part.listed = part.sendable()
-	return part.listed
+	if part.sendable() {
+		part.listed = true
+		return part.oldest(), true
+	}
+	return since, false
 }
 
 // seal books the part of o's buffer that its records do not fill, so that the

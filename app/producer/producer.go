@@ -104,7 +104,7 @@ func New(ctx context.Context, to Ports, cfg Config) (*Producer, error) {
 		}
 	}
 	p.dispatcher.p, p.dispatcher.wake = p, make(chan struct{}, 1)
-	p.dispatcher.waterline.Store(p.flushBytes(0))
+	p.dispatcher.waterline.Store(p.share())
 	p.reaper.p = p
 	p.reaper.at.Store(never)
 	p.spawn(p.dispatcher.run)
@@ -300,14 +300,12 @@ func recordSize(r *domain.Record) int {
 	return size
 }
 
-// flushBytes is how much waiting data of so many partitions makes a request by
-// itself.
-func (p *Producer) flushBytes(partitions int) int64 {
-	share := min(flushBytes, p.cfg.BufferBytes/4)
-	if partitions <= crowd {
-		return share
-	}
-	return max(share, min(int64(partitions)*crowdBytes, p.cfg.BufferBytes/8*3))
+// share is how much of the budget one request takes.
+func (p *Producer) share() int64 { return min(flushBytes, p.cfg.BufferBytes/4) }
+
+// ripe is how much waiting data of so many partitions makes a request by itself.
+func (p *Producer) ripe(partitions int) int64 {
+	return max(p.share(), min(int64(partitions)*gatherBytes, p.cfg.BufferBytes/4*3))
 }
 
 // finished takes a batch off the books, once its callbacks have run.

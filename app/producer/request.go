@@ -49,16 +49,18 @@ func (r *request) encode() {
 			r.batches[i].encode()
 		}
 	}
-	if r.bytes < parallelBytes || len(r.batches) == 1 {
-		work()
-		return
-	}
 	var others sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(r.batches)) - 1 {
-		others.Go(work)
+	if r.bytes >= parallelBytes {
+		for range min(runtime.GOMAXPROCS(0), len(r.batches)) - 1 {
+			others.Go(work)
+		}
 	}
 	work()
 	others.Wait()
+	r.charge = 0
+	for _, o := range r.batches {
+		r.charge += o.charge
+	}
 }
 
 // send hands the batches to the transport. Those that could not be encoded fail
@@ -152,10 +154,25 @@ func (o *outgoing) encode() {
 			o.lastErr = err
 			return scratch
 		}
-		o.encoded = append(o.builder.Buffer()[:0], encoded...) // never longer than the records were
-		o.builder.Reset(nil)
+		o.keep(encoded)
 		return encoded
 	})
+}
+
+// keep copies the encoded batch into a buffer of its size, or into the one that
+// its records were gathered in if that is no larger, and gives back what is not needed.
+func (o *outgoing) keep(encoded []byte) {
+	p, gathered := o.part.p, o.builder.Buffer()
+	o.builder.Reset(nil)
+	if bufferClass(len(encoded)) >= bufferClass(cap(gathered)) {
+		o.encoded = append(gathered[:0], encoded...) // never longer than the records were
+		return
+	}
+	o.encoded = append(p.buffers.take(len(encoded)), encoded...)
+	saved := int64(cap(gathered) - cap(o.encoded))
+	p.buffers.put(gathered)
+	o.charge -= saved
+	p.budget.release(saved)
 }
 
 // producer is what o's header says of its sender.

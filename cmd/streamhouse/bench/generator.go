@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/binary"
+	"math/big"
 	"math/rand/v2"
 	"strconv"
 )
@@ -13,16 +14,19 @@ const (
 )
 
 // Generator makes JSON-like records that never repeat, for a few
-// nanoseconds each: names and words stay, ids and numbers change. Two fifths of the bytes
-// change, so that LZ4 shrinks them about as much as it does events of the real world.
+// nanoseconds each: names and words stay, ids and numbers differ. Two fifths of the bytes
+// do, so that LZ4 shrinks them about as much as it does events of the real world.
+//
+// It makes a quarter of a megabyte of records once, more than LZ4 looks back, and hands them out in
+// turn, each time with another id.
 type Generator struct {
-	buf []byte
-	// hexes and digits are where eight bytes change each time.
+	records []byte // one after the other
+	size    int
+	next    int // the position of the next one
+	state   uint64
+	// hexes and digits are where eight bytes differ from record to record.
 	hexes  []int
 	digits []int
-	state  uint64
-
-	hexPool, digitPool []byte
 }
 
 // The names and values that stay the same.
@@ -34,22 +38,46 @@ var (
 // NewGenerator makes a Generator of records of size bytes, MinRecordSize to
 // MaxRecordSize. Seeds make different records.
 func NewGenerator(size int, seed uint64) *Generator {
-	state := mix(seed) ^ rand.Uint64()
-	g := &Generator{state: state, hexPool: pool(hex8, state), digitPool: pool(octal8, state)}
-	g.add(`{"id":"`)
-	g.addHex(2)
-	for i, fits := 0, true; fits; i++ {
-		fits = g.addField(i, size-len(`"}`))
+	g := &Generator{size: size, state: mix(seed) ^ rand.Uint64()}
+	g.addTemplate()
+	template := g.records
+	for range variants(size) - 1 {
+		g.records = append(g.records, template...)
 	}
-	for g.left(size) > len(`"}`) {
-		g.add(".")
+	for at := 0; at < len(g.records); at += size {
+		g.vary(g.records[at:][:size])
 	}
-	g.add(`"}`)
 	return g
 }
 
+// variedBytes is several times the 64 KiB that LZ4 looks back.
+const variedBytes = 256 << 10
+
+// variants returns how many records of size bytes are made: a prime number, so that each
+// partition gets all of them in turn, unless the partitions are a multiple of it.
+func variants(size int) int {
+	n := max(variedBytes/size, 3)
+	for !big.NewInt(int64(n)).ProbablyPrime(0) {
+		n++
+	}
+	return n
+}
+
+// addTemplate adds a record in which nothing differs yet.
+func (g *Generator) addTemplate() {
+	g.add(`{"id":"`)
+	g.addHex(2)
+	for i, fits := 0, true; fits; i++ {
+		fits = g.addField(i, g.size-len(`"}`))
+	}
+	for g.left(g.size) > len(`"}`) {
+		g.add(".")
+	}
+	g.add(`"}`)
+}
+
 // left returns how many bytes are missing to size.
-func (g *Generator) left(size int) int { return size - len(g.buf) }
+func (g *Generator) left(size int) int { return size - len(g.records) }
 
 // addField adds one more field, unless it would end after size bytes.
 func (g *Generator) addField(i, size int) bool {
@@ -76,49 +104,46 @@ func (g *Generator) addField(i, size int) bool {
 	return true
 }
 
-func (g *Generator) add(s string) { g.buf = append(g.buf, s...) }
+func (g *Generator) add(s string) { g.records = append(g.records, s...) }
 
 func (g *Generator) addHex(n int) {
 	for range n {
-		g.hexes = append(g.hexes, len(g.buf))
+		g.hexes = append(g.hexes, len(g.records))
 		g.add("00000000")
 	}
 }
 
 func (g *Generator) addDigits() {
-	g.digits = append(g.digits, len(g.buf)+1)
+	g.digits = append(g.digits, len(g.records)+1)
 	g.add("100000000")
+}
+
+// vary gives the record numbers of its own, but for the id.
+func (g *Generator) vary(record []byte) {
+	for _, at := range g.hexes[2:] {
+		binary.LittleEndian.PutUint64(record[at:], hex8(uint32(g.random())))
+	}
+	for _, at := range g.digits {
+		binary.LittleEndian.PutUint64(record[at:], octal8(uint32(g.random())))
+	}
+}
+
+// random returns a permutation of a counter: no number comes twice.
+func (g *Generator) random() uint64 {
+	g.state += 0x9e3779b97f4a7c15
+	return mix(g.state)
 }
 
 // Next returns the next record. It is valid until the following call.
 func (g *Generator) Next() []byte {
-	// The id, hexes[0] and [1], is a permutation of a counter: it comes once.
-	g.state += 0x9e3779b97f4a7c15
-	id := mix(g.state)
-	binary.LittleEndian.PutUint64(g.buf[g.hexes[0]:], hex8(uint32(id>>32)))
-	binary.LittleEndian.PutUint64(g.buf[g.hexes[1]:], hex8(uint32(id)))
-	random := id
-	for _, at := range g.hexes[2:] {
-		random = random*0x5851f42d4c957f2d + 0x14057b7ef767814f
-		*(*[8]byte)(g.buf[at:]) = [8]byte(g.hexPool[random>>44&(poolBytes-1):])
+	record := g.records[g.next:][:g.size:g.size]
+	if g.next += g.size; g.next == len(g.records) {
+		g.next = 0
 	}
-	for _, at := range g.digits {
-		random = random*0x5851f42d4c957f2d + 0x14057b7ef767814f
-		*(*[8]byte)(g.buf[at:]) = [8]byte(g.digitPool[random>>44&(poolBytes-1):])
-	}
-	return g.buf
-}
-
-// poolBytes is far more than the 64 KiB that LZ4 looks back.
-const poolBytes = 1 << 20
-
-// pool returns random text to take values from, at any position.
-func pool(eight func(uint32) uint64, seed uint64) []byte {
-	p := make([]byte, poolBytes+8)
-	for i := 0; i < len(p); i += 8 {
-		binary.LittleEndian.PutUint64(p[i:], eight(uint32(mix(seed+uint64(i)))))
-	}
-	return p
+	id := g.random()
+	binary.LittleEndian.PutUint64(record[g.hexes[0]:], hex8(uint32(id>>32)))
+	binary.LittleEndian.PutUint64(record[g.hexes[1]:], hex8(uint32(id)))
+	return record
 }
 
 // mix is the bijective finalizer of the SplitMix64 generator.

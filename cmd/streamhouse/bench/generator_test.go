@@ -45,6 +45,27 @@ func TestGenerator_ShrinksAsEventsDo(t *testing.T) {
 	}
 }
 
+// What one of many partitions gets shrinks as little as all together do.
+func TestGenerator_GivesEachPartitionAllRecords(t *testing.T) {
+	const size = 1024
+	for _, partitions := range []int{1, 16, 509, 512, 1000, 10_000} {
+		g := NewGenerator(size, 1)
+		var mine []byte
+		for i := range 200 * partitions {
+			if r := g.Next(); i%partitions == 0 {
+				mine = append(mine, r...)
+			}
+		}
+		out, err := codec.NewLZ4().Compress(nil, mine)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ratio := float64(len(mine)) / float64(len(out)); ratio > 2.2 {
+			t.Errorf("a partition of %d gets records that shrink %.2f times", partitions, ratio)
+		}
+	}
+}
+
 func BenchmarkGenerator(b *testing.B) {
 	for _, c := range []struct {
 		name string
