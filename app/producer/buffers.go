@@ -22,7 +22,13 @@ type buffers struct {
 	total int64 // bytes of the buffers in use and kept
 	limit int64
 
-	scratch sync.Pool // of *[]byte, to compress into
+	scratches sync.Pool // of *scratch
+}
+
+// scratch is what encoding a batch needs besides the batch.
+type scratch struct {
+	records []byte // of a batch in pieces, in one
+	encoded []byte
 }
 
 // take returns an empty buffer of at least n bytes.
@@ -92,14 +98,14 @@ func (p *buffers) put(b []byte) {
 	p.free[class] = append(p.free[class], b[:0])
 }
 
-// borrow lends a buffer of any size to f, which returns what became of it.
-func (p *buffers) borrow(f func(scratch []byte) []byte) {
-	b, ok := p.scratch.Get().(*[]byte)
+// borrow lends a scratch to f.
+func (p *buffers) borrow(f func(*scratch)) {
+	s, ok := p.scratches.Get().(*scratch)
 	if !ok {
-		b = new([]byte)
+		s = new(scratch)
 	}
-	*b = f((*b)[:0])
-	p.scratch.Put(b)
+	f(s)
+	p.scratches.Put(s)
 }
 
 // bufferClass returns the smallest class that holds n bytes.

@@ -21,6 +21,9 @@ const (
 	// smallBatch is the size in bytes, before compression, of batches that are
 	// so small because their partitions are many.
 	smallBatch = 64 << 10
+	// pieceSize is the size in bytes of the pieces that batches grow by, until a
+	// quarter of the batch is more.
+	pieceSize = 2 << 10
 )
 
 // partition is where records of one partition wait and how their batches keep
@@ -150,21 +153,22 @@ func (part *partition) shut() {
 }
 
 // expected is how much room the next batch begins with, by the one before it. Small
-// batches are those of many partitions, most of which wait half full: they grow when they must.
+// batches are those of many partitions, most of which wait half full: they begin with a piece.
 func (part *partition) expected() int {
 	if part.lastSize < smallBatch {
-		return part.lastSize / 2
+		return min(part.lastSize, pieceSize)
 	}
 	return min(part.lastSize+part.lastSize/8, part.p.cfg.BatchBytes)
 }
 
-// grow moves o to a larger buffer if it has no room for bound bytes.
+// grow gives o a piece more if it has no room for bound bytes.
 func (part *partition) grow(o *outgoing, bound int) {
-	need := o.builder.Len() + bound
-	if need <= o.builder.Cap() {
+	have := o.builder.Cap()
+	if o.builder.Len()+bound <= have {
 		return
 	}
-	part.p.buffers.put(o.builder.Move(part.p.buffers.take(max(need, min(o.builder.Cap()*3/2, part.p.cfg.BatchBytes)))))
+	piece := min(max(pieceSize, have/4), part.p.cfg.BatchBytes)
+	o.builder.Extend(part.p.buffers.take(max(piece, bound)))
 }
 
 // announce tells the dispatcher what it has to know of a record just added.
@@ -386,10 +390,9 @@ func (o *outgoing) release() {
 	p := o.part.p
 	if o.encoded != nil {
 		p.buffers.put(o.encoded)
-	} else {
-		p.buffers.put(o.builder.Buffer())
+		o.encoded = nil
 	}
-	o.builder, o.encoded = batch.Builder{}, nil
+	o.builder.Release(p.buffers.put)
 	held := recordOverhead * int64(len(o.callbacks))
 	p.retained.Add(held)
 	if o.attempts > 0 && mutant.On(mutantLeaksBudget) {

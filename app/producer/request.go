@@ -3,6 +3,7 @@ package producer
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -147,30 +148,42 @@ func (o *outgoing) encode() {
 		}
 		return
 	}
-	p := o.part.p
-	p.buffers.borrow(func(scratch []byte) []byte {
-		encoded, err := o.builder.Encode(scratch, p.cfg.Codec, o.producer())
-		if err != nil {
-			o.lastErr = err
-			return scratch
+	o.part.p.buffers.borrow(func(s *scratch) {
+		held, inPieces := o.builder.Cap(), o.builder.InPieces()
+		if inPieces {
+			o.builder.Gather(slices.Grow(s.records[:0], o.builder.Len()), o.part.p.buffers.put)
+			s.records = o.builder.Buffer()
 		}
-		o.keep(encoded)
-		return encoded
+		encoded, err := o.builder.Encode(s.encoded[:0], o.part.p.cfg.Codec, o.producer())
+		s.encoded = encoded
+		switch {
+		case err == nil:
+			o.keep(encoded, held, inPieces)
+		case inPieces:
+			o.builder.Gather(o.part.p.buffers.take(o.builder.Len()), func([]byte) {}) // s is not o's
+			o.lastErr = err
+		default:
+			o.lastErr = err
+		}
 	})
 }
 
 // keep copies the encoded batch into a buffer of its size, or into the one that
-// its records were gathered in if that is no larger, and gives back what is not needed.
-func (o *outgoing) keep(encoded []byte) {
-	p, gathered := o.part.p, o.builder.Buffer()
-	o.builder.Reset(nil)
-	if bufferClass(len(encoded)) >= bufferClass(cap(gathered)) {
-		o.encoded = append(gathered[:0], encoded...) // never longer than the records were
-		return
+// its records are in if that is all that o has and no larger. The rest of the held bytes is
+// given back.
+func (o *outgoing) keep(encoded []byte, held int, inPieces bool) {
+	p, records := o.part.p, o.builder.Buffer()
+	switch {
+	case inPieces:
+		o.encoded = append(p.buffers.take(len(encoded)), encoded...)
+	case held > cap(records) || bufferClass(len(encoded)) < bufferClass(cap(records)):
+		o.encoded = append(p.buffers.take(len(encoded)), encoded...)
+		o.builder.Release(p.buffers.put)
+	default:
+		o.encoded = append(records[:0], encoded...) // never longer than the records were
 	}
-	o.encoded = append(p.buffers.take(len(encoded)), encoded...)
-	saved := int64(cap(gathered) - cap(o.encoded))
-	p.buffers.put(gathered)
+	o.builder.Reset(nil)
+	saved := int64(held - cap(o.encoded))
 	o.charge -= saved
 	p.budget.release(saved)
 }

@@ -20,11 +20,12 @@ func RecordBound(key, value []byte, headers []domain.Header) int {
 	return n
 }
 
-// Builder gathers records in one buffer, already in their final form. It keeps
-// no object per record, and Append does not allocate while the buffer has room.
-// The zero Builder is empty and ready.
+// Builder gathers records, already in their final form, in one buffer or in
+// several pieces. It keeps no object per record, and Append does not allocate while there is
+// room. The zero Builder is empty and ready.
 type Builder struct {
-	// buf begins with room for the header as soon as there is a record.
+	// buf begins with room for the header as soon as there is a record. With
+	// several pieces it is the one that is written to.
 	buf []byte
 	// stage holds the newest records, which follow those in buf. It has no
 	// capacity unless Stage lent some.
@@ -32,19 +33,67 @@ type Builder struct {
 	base    int64
 	largest int64
 	count   int32
+	others  *pieces // nil while buf is all there is
+}
+
+// pieces are those beside the one that is written to.
+type pieces struct {
+	full   [][]byte // before it
+	spare  [][]byte // after it
+	before int      // bytes in full
+	room   int      // in spare
+	array  [8][]byte
 }
 
 // Reset empties the builder. From then on it writes into buf[:0], which it owns
-// until the next Reset or Move, and grows it like append does if it is too small.
+// until the next Reset, Gather or Release, and grows it like append does if it is too small.
 func (b *Builder) Reset(buf []byte) { *b = Builder{buf: buf[:0]} }
 
-// Move copies what is there into buf[:0], writes on there, and gives the former
-// buffer back.
-func (b *Builder) Move(buf []byte) (old []byte) {
-	old = b.buf
-	b.buf = append(buf[:0], old...)
-	return old
+// Extend gives the builder one more piece to write into when those before are
+// full, so that what is there need not move.
+func (b *Builder) Extend(piece []byte) {
+	if b.others == nil {
+		b.others = &pieces{}
+		b.others.full = b.others.array[:0]
+	}
+	b.others.spare = append(b.others.spare, piece[:0])
+	b.others.room += cap(piece)
 }
+
+// Gather moves what is there into buf[:0], in one piece, writes on there, and
+// gives each former buffer back.
+func (b *Builder) Gather(buf []byte, release func([]byte)) {
+	out := buf[:0]
+	if b.others != nil {
+		for _, piece := range b.others.full {
+			out = append(out, piece...)
+		}
+	}
+	out = append(out, b.buf...)
+	b.giveBack(release)
+	b.buf, b.others = out, nil
+}
+
+// Release empties the builder and gives each buffer back.
+func (b *Builder) Release(release func([]byte)) {
+	b.giveBack(release)
+	b.Reset(nil)
+}
+
+func (b *Builder) giveBack(release func([]byte)) {
+	release(b.buf)
+	if b.others == nil {
+		return
+	}
+	for _, list := range [][][]byte{b.others.full, b.others.spare} {
+		for _, piece := range list {
+			release(piece)
+		}
+	}
+}
+
+// InPieces reports whether what is there is not in one piece.
+func (b *Builder) InPieces() bool { return b.others != nil && len(b.others.full) > 0 }
 
 // Stage lends the builder the small buffer stage until Unstage or Reset. Records
 // gather there and go on to the batch's buffer several at a time: with very many
@@ -59,20 +108,60 @@ func (b *Builder) Unstage() {
 }
 
 func (b *Builder) unload() {
-	b.buf = append(b.buf, b.stage...)
+	b.write(b.stage)
 	b.stage = b.stage[:0]
+}
+
+// write appends p, which may lie in the spare piece that comes next.
+func (b *Builder) write(p []byte) {
+	if b.others == nil {
+		b.buf = append(b.buf, p...)
+		return
+	}
+	for {
+		n := copy(b.buf[len(b.buf):cap(b.buf)], p)
+		b.buf = b.buf[:len(b.buf)+n]
+		if p = p[n:]; len(p) == 0 {
+			return
+		}
+		b.others.next(b, len(p))
+	}
+}
+
+// next makes the first spare piece the one that is written to, or a new one of n
+// bytes if there is none.
+func (o *pieces) next(b *Builder, n int) {
+	o.full = append(o.full, b.buf)
+	o.before += len(b.buf)
+	if len(o.spare) == 0 {
+		b.buf = make([]byte, 0, n)
+		return
+	}
+	b.buf = o.spare[0]
+	o.spare = o.spare[1:]
+	o.room -= cap(b.buf)
 }
 
 // Len returns the bytes of the batch so far, header included, before
 // compression.
-func (b *Builder) Len() int { return max(len(b.buf), HeaderSize) + len(b.stage) }
+func (b *Builder) Len() int {
+	if b.others != nil && b.others.before > 0 {
+		return b.others.before + len(b.buf) + len(b.stage)
+	}
+	return max(len(b.buf), HeaderSize) + len(b.stage)
+}
 
 // EncodeBound returns the room that Encode needs in dst to grow it only if the
 // codec makes the records longer by more than 1/1024 and 64 bytes. LZ4 frames do not.
 func (b *Builder) EncodeBound() int { return b.Len() + b.Len()/1024 + 64 }
 
-// Cap returns the size that the batch can reach in the present buffer.
-func (b *Builder) Cap() int { return cap(b.buf) }
+// Cap returns the size that the batch can reach in the present buffers.
+func (b *Builder) Cap() int {
+	if b.others == nil {
+		return cap(b.buf)
+	}
+	return b.others.before + cap(b.buf) + b.others.room
+}
 
 // Count returns the number of records.
 func (b *Builder) Count() int { return int(b.count) }
@@ -84,7 +173,7 @@ func (b *Builder) BaseTimestamp() int64 { return b.base }
 func (b *Builder) MaxTimestamp() int64 { return b.largest }
 
 // Buffer returns the present buffer, so that it can be used again after a Reset
-// to another one. Its content is not a batch, and what is staged is missing.
+// to another one. Its content is not a batch, and what is staged or in other pieces is missing.
 func (b *Builder) Buffer() []byte { return b.buf }
 
 // Append adds a record. It copies what it is given. Timestamps are Unix
@@ -103,7 +192,7 @@ func (b *Builder) Append(timestampMS int64, key, value []byte, headers []domain.
 	body := 1 + uvarintSize(timeDelta) + uvarintSize(offsetDelta) + bytesSize(key) + bytesSize(value) + headersSize(headers)
 	size := uvarintSize(uint64(body)<<1) + body
 
-	p := b.extend(size)
+	p, inPlace := b.extend(size)
 	i := putUvarint(p, 0, uint64(body)<<1)
 	p[i] = 0 // record attributes: none are defined
 	i = putUvarint(p, i+1, timeDelta)
@@ -114,11 +203,15 @@ func (b *Builder) Append(timestampMS int64, key, value []byte, headers []domain.
 	if len(headers) > 0 {
 		putHeaders(p, i, headers)
 	}
+	if !inPlace {
+		b.write(p)
+	}
 	b.count++
 }
 
-// extend makes the batch n bytes longer and returns them, to be written.
-func (b *Builder) extend(n int) []byte {
+// extend returns n bytes for the next record to be written to. If they are not
+// in their place, the end of the batch, what is written has to be moved there.
+func (b *Builder) extend(n int) (p []byte, inPlace bool) {
 	if n <= cap(b.stage) {
 		start := len(b.stage)
 		if start+n > cap(b.stage) {
@@ -126,15 +219,26 @@ func (b *Builder) extend(n int) []byte {
 			start = 0
 		}
 		b.stage = b.stage[:start+n]
-		return b.stage[start:]
+		return b.stage[start:], true
 	}
 	b.unload()
 	start := len(b.buf)
 	if cap(b.buf)-start < n {
+		if o := b.others; o != nil {
+			return o.outside(n), false
+		}
 		b.buf = slices.Grow(b.buf, n)
 	}
 	b.buf = b.buf[:start+n]
-	return b.buf[start:]
+	return b.buf[start:], true
+}
+
+// outside returns n bytes, in the spare piece that comes next if that is so large.
+func (o *pieces) outside(n int) []byte {
+	if len(o.spare) > 0 && cap(o.spare[0]) >= n {
+		return o.spare[0][:n]
+	}
+	return make([]byte, n)
 }
 
 func (b *Builder) begin(timestampMS int64) {
@@ -144,8 +248,8 @@ func (b *Builder) begin(timestampMS int64) {
 
 // Encode appends the whole batch to dst and returns the extended slice: base
 // offset 0, leader epoch -1, checksum set. A nil codec, or one that does not make it
-// smaller, leaves the records as they are. The batch is unchanged; dst must not share
-// its buffer. The same records, codec and producer give the same bytes.
+// smaller, leaves the records as they are. The batch is unchanged, but in one piece from then
+// on; dst must not share its buffer. The same records, codec and producer give the same bytes.
 //
 // domain.ErrSerialization: there is no record, or the records are longer than
 // domain.MaxBatchBytes. domain.ErrCompression: the codec failed. Then dst is returned as it was.
@@ -153,6 +257,9 @@ func (b *Builder) Encode(dst []byte, codec Codec, p Producer) ([]byte, error) {
 	b.unload()
 	if b.count == 0 {
 		return dst, fmt.Errorf("encode batch: %w: no records", domain.ErrSerialization)
+	}
+	if b.InPieces() {
+		b.Gather(make([]byte, 0, b.Len()), func([]byte) {})
 	}
 	records := b.buf[HeaderSize:]
 	if len(records) > domain.MaxBatchBytes {

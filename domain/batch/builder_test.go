@@ -94,13 +94,15 @@ func TestReset_StartsInTheBufferThatIsGiven(t *testing.T) {
 	requireItems(t, got, []item{{1, []byte("k"), []byte("v"), nil}})
 }
 
-func TestMove_GoesOnInTheNewBuffer(t *testing.T) {
+func TestGather_GoesOnInTheNewBuffer(t *testing.T) {
 	small, large := make([]byte, 0, 100), make([]byte, 0, 10_000)
 	var b batch.Builder
 	b.Reset(small)
 	b.Append(samples[0].timestamp, samples[0].key, samples[0].value, samples[0].headers)
-	if old := b.Move(large); &old[0] != &small[:1][0] {
-		t.Fatal("Move does not give the former buffer back")
+	var back [][]byte
+	b.Gather(large, func(buf []byte) { back = append(back, buf) })
+	if len(back) != 1 || &back[0][:1][0] != &small[:1][0] {
+		t.Fatal("Gather does not give the former buffer back")
 	}
 	clear(small[:cap(small)])
 	for _, it := range samples[1:] {
@@ -120,9 +122,9 @@ func TestMove_GoesOnInTheNewBuffer(t *testing.T) {
 	requireItems(t, got, samples)
 }
 
-func TestMove_OfAnEmptyBuilder(t *testing.T) {
+func TestGather_OfAnEmptyBuilder(t *testing.T) {
 	var b batch.Builder
-	b.Move(make([]byte, 0, 500))
+	b.Gather(make([]byte, 0, 500), func([]byte) {})
 	b.Append(1, nil, nil, nil)
 	if b.Cap() != 500 || b.Count() != 1 {
 		t.Fatalf("cap %d, count %d", b.Cap(), b.Count())

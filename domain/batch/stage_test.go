@@ -6,6 +6,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/batch"
 )
 
@@ -24,7 +25,7 @@ func TestStage_GivesTheSameBytesAsWithout(t *testing.T) {
 				t.Fatalf("staged: %d records in %d bytes, want %d in %d", staged.Count(), staged.Len(), plain.Count(), plain.Len())
 			}
 			if i == 30 {
-				staged.Move(make([]byte, 0, 1<<12))
+				staged.Gather(make([]byte, 0, 1<<12), func([]byte) {})
 			}
 		}
 		if rapid.Bool().Draw(t, "unstage") {
@@ -38,6 +39,67 @@ func TestStage_GivesTheSameBytesAsWithout(t *testing.T) {
 		got, err := staged.Encode(nil, nil, batch.NoProducer)
 		if err != nil || !bytes.Equal(got, want) {
 			t.Fatalf("staged batch differs (error %v)", err)
+		}
+	})
+}
+
+// Pieces of any size give the same bytes as one buffer, and each comes back once.
+func TestExtend_GivesTheSameBytesAsOneBuffer(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var plain, pieced batch.Builder
+		lent, forgotten := map[*byte]bool{}, false
+		lend := func(n int) []byte {
+			p := make([]byte, 0, n)
+			lent[&p[:1][0]] = true
+			return p
+		}
+		release := func(p []byte) {
+			if cap(p) > 0 {
+				delete(lent, &p[:1][0])
+			}
+		}
+		plain.Reset(nil)
+		pieced.Reset(lend(rapid.IntRange(batch.HeaderSize, 200).Draw(t, "first")))
+		pieced.Stage(make([]byte, 0, rapid.SampledFrom([]int{0, 40, 120}).Draw(t, "stage")))
+		for i := range rapid.IntRange(1, 60).Draw(t, "records") {
+			key, value := rapid.SliceOfN(rapid.Byte(), 0, 20).Draw(t, "key"), rapid.SliceOfN(rapid.Byte(), 0, 150).Draw(t, "value")
+			headers := []domain.Header{{Key: "h", Value: key}}
+			if batch.RecordBound(key, value, headers) > pieced.Cap()-pieced.Len() {
+				if rapid.IntRange(0, 9).Draw(t, "forget") == 0 {
+					forgotten = true // it grows as it likes
+				} else {
+					pieced.Extend(lend(rapid.IntRange(1, 300).Draw(t, "piece")))
+				}
+			}
+			plain.Append(int64(i), key, value, headers)
+			pieced.Append(int64(i), key, value, headers)
+			if plain.Len() != pieced.Len() || plain.Count() != pieced.Count() || pieced.Len() > pieced.Cap()+120 {
+				t.Fatalf("in pieces: %d records in %d bytes of %d, want %d in %d", pieced.Count(), pieced.Len(), pieced.Cap(), plain.Count(), plain.Len())
+			}
+		}
+		pieced.Unstage()
+		switch rapid.IntRange(0, 2).Draw(t, "end") {
+		case 0:
+			pieced.Gather(make([]byte, 0, rapid.IntRange(0, 20_000).Draw(t, "gathered")), release)
+		case 1:
+			pieced.Release(release)
+			if pieced.Count() != 0 || pieced.Cap() != 0 || len(lent) != 0 && !forgotten {
+				t.Fatalf("after Release: %d records, cap %d, %d pieces kept", pieced.Count(), pieced.Cap(), len(lent))
+			}
+			return
+		}
+		want, err := plain.Encode(nil, nil, somebody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // once more: the batch is unchanged
+			got, err := pieced.Encode(nil, nil, somebody)
+			if err != nil || !bytes.Equal(got, want) {
+				t.Fatalf("the batch in pieces differs (error %v)", err)
+			}
+		}
+		if pieced.InPieces() {
+			t.Fatal("the batch is still in pieces")
 		}
 	})
 }
