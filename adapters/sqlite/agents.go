@@ -46,11 +46,11 @@ func (s *Store) Register(ctx context.Context, spec ports.AgentSpec) (ports.Agent
 func (s *Store) Heartbeat(ctx context.Context, id ports.AgentID, draining bool) error {
 	op := fmt.Sprintf("heartbeat of agent %s", id)
 	found := 0
-	err := s.write(ctx, op, func(c *conn) (err error) {
+	err := s.writeThen(ctx, op, func(c *conn) (err error) {
 		now := s.now()
 		found, err = c.count(&beatAgent, now.UnixMilli(), flag(draining), id[:], now.Add(-ports.AgentTTL).UnixMilli())
 		return err
-	})
+	}, func() {})
 	if err == nil && found == 0 {
 		err = ports.MetadataError(op, ports.Definite, ports.ErrAgentNotFound)
 	}

@@ -20,6 +20,8 @@ const (
 	mutantWakeForgotten    mutant.ID = "sqlite-commit-wakes-nobody"
 	mutantExpiryLate       mutant.ID = "sqlite-session-never-expires"
 	mutantTrimKeepsSegment mutant.ID = "sqlite-trim-keeps-segments-live"
+	mutantMemoKept         mutant.ID = "sqlite-rows-remembered-beyond-other-writes"
+	mutantVersionIgnored   mutant.ID = "sqlite-commits-of-other-processes-ignored"
 )
 
 var errNotPending = errors.New("not reserved here, or given up as garbage")
@@ -29,6 +31,7 @@ func (s *Store) Commit(ctx context.Context, segments []commit.Segment) ([]ports.
 	op := commitOp(segments)
 	work := commitWork{op: op, segments: segments, now: s.now().UnixMilli()}
 	err := s.writeThen(ctx, op, work.do, func() {
+		work.conn.memo = work.view.memo
 		if work.grew && !mutant.On(mutantWakeForgotten) {
 			s.wakes.All()
 		}
@@ -49,6 +52,7 @@ type commitWork struct {
 	segments []commit.Segment
 	now      int64
 
+	conn    *conn
 	rows    map[domain.SegmentID]*segmentRow
 	view    view
 	decided []*segmentRow // in this transaction
@@ -72,10 +76,15 @@ type segmentRow struct {
 func (r *segmentRow) refused() bool { return r.replaced || r.state >= stateDeleting && !r.settled }
 
 func (w *commitWork) do(c *conn) error {
+	w.conn = c
+	m, err := c.recall()
+	if err != nil {
+		return err
+	}
 	if err := w.loadSegments(c); err != nil {
 		return err
 	}
-	if err := w.view.load(c, w.pending(), w.now); err != nil {
+	if err := w.view.load(c, m, w.pending(), w.now); err != nil {
 		return err
 	}
 	w.decide()

@@ -24,6 +24,7 @@ type conn struct {
 	// topics remembers numbers of topics. A number is never given twice, so
 	// only whether a topic still exists can change, and that is asked each time.
 	topics map[domain.TopicID]int64
+	memo   *memo // nil if there is none
 }
 
 // query is the text of a statement; its address is its identity.

@@ -21,14 +21,12 @@ func (s *Store) Plan(ctx context.Context, requests []ports.PlanRequest) ([]ports
 
 func (c *conn) plan(requests []ports.PlanRequest) ([]ports.Plan, error) {
 	var v view
-	v.init(len(requests))
-	for _, r := range requests {
-		v.keys[r.PartitionKey] = 0
+	v.init(newMemo(len(requests)), 0)
+	partitions := make([]commit.PartitionKey, len(requests))
+	for i, r := range requests {
+		partitions[i] = r.PartitionKey
 	}
-	if err := v.loadKeys(c); err != nil {
-		return nil, err
-	}
-	if err := v.loadPartitions(c); err != nil {
+	if err := v.loadPartitions(c, partitions); err != nil {
 		return nil, err
 	}
 	plans := make([]ports.Plan, len(requests))

@@ -124,7 +124,7 @@ var storeState = query{`INSERT INTO producer_partitions (producer_id, partition_
 func (c *conn) abandon(b ports.AbandonedBatch, now int64) (commit.Outcome, error) {
 	var v view
 	named := commit.Batch{Topic: b.Topic, Partition: b.Partition, Producer: b.Producer}
-	if err := v.load(c, []commit.Segment{{Batches: []commit.Batch{named}}}, now); err != nil {
+	if err := v.load(c, newMemo(0), []commit.Segment{{Batches: []commit.Batch{named}}}, now); err != nil {
 		return commit.Outcome{}, err
 	}
 	o := commit.Abandon(&v.View, b.StreamKey, sequence.Batch{Epoch: b.Epoch, First: b.FirstSequence, Records: b.Records})

@@ -66,14 +66,12 @@ func (w *replaceWork) do(c *conn, op string) error {
 	case state != statePending:
 		return ports.MetadataError(op, ports.Definite, errNotForReplace)
 	}
-	w.view.init(len(w.Copies))
-	for _, cp := range w.Copies {
-		w.view.keys[cp.Of[0].Key()] = 0
+	w.view.init(newMemo(len(w.Copies)), 0)
+	partitions := make([]commit.PartitionKey, len(w.Copies))
+	for i, cp := range w.Copies {
+		partitions[i] = cp.Of[0].Key()
 	}
-	if err := w.view.loadKeys(c); err != nil {
-		return err
-	}
-	if err := w.view.loadPartitions(c); err != nil {
+	if err := w.view.loadPartitions(c, partitions); err != nil {
 		return err
 	}
 	for _, cp := range w.Copies {

@@ -54,12 +54,12 @@ func (s *Store) Reserve(ctx context.Context, n int) ([]ports.SegmentRef, error) 
 		refs[i] = ports.SegmentRef{ID: id, Key: segment.Key(id)}
 		args = append(args, id[:], refs[i].Key, now.UnixMilli(), now.UnixMilli())
 	}
-	err := s.write(ctx, op, func(c *conn) error {
+	err := s.writeThen(ctx, op, func(c *conn) error {
 		if err := c.exec(&insertReservation, now.UnixMilli(), int64(n)); err != nil {
 			return err
 		}
 		return c.execBulk(insertSegments, args)
-	})
+	}, func() {})
 	return given(refs, err)
 }
 

@@ -20,11 +20,15 @@ var (
 // If fn fails nothing is written and its error is returned. Only the COMMIT
 // outlives ctx: then the answer is Ambiguous, and the COMMIT goes on.
 func (s *Store) write(ctx context.Context, op string, fn func(*conn) error) error {
-	return s.writeThen(ctx, op, fn, func() {})
+	forgetful := func(c *conn) error {
+		c.dropMemo()
+		return fn(c)
+	}
+	return s.writeThen(ctx, op, forgetful, func() {})
 }
 
 // writeThen is write that calls then once the COMMIT took effect, even if ctx
-// has ended by then.
+// has ended by then. It is for what leaves a true memo behind.
 func (s *Store) writeThen(ctx context.Context, op string, fn func(*conn) error, then func()) error {
 	if err := s.enter(ctx, op); err != nil {
 		return err

@@ -6,77 +6,87 @@ import (
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
 	"github.com/streamhouse/streamhouse/domain/mutant"
-	"github.com/streamhouse/streamhouse/domain/sequence"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
 // view is what a commit decides on, with what is needed to store it again.
 type view struct {
 	commit.View
-	keys map[commit.PartitionKey]int64 // of existing topics, perhaps beyond their partitions
+	*memo
 
-	partitions map[int64]*commit.Partition
-	activeAt   map[domain.ProducerID]int64
+	activeAt map[domain.ProducerID]int64
 
-	grown    []int64 // partitions that got records, each once
-	isGrown  map[int64]bool
+	grown    []commit.PartitionKey // those that got records, each once
+	isGrown  map[commit.PartitionKey]bool
 	written  []commit.StreamKey // streams that got records, each once
 	accepted map[commit.StreamKey]bool
 }
 
-// load reads every row that the segments name.
-func (v *view) load(c *conn, segments []commit.Segment, now int64) error {
+// named is what segments name and the memo does not know, each once; the
+// producers are all that they name.
+type named struct {
+	partitions []commit.PartitionKey
+	streams    []commit.StreamKey
+	producers  []domain.ProducerID
+}
+
+// load reads every row that the segments name and m does not hold.
+func (v *view) load(c *conn, m *memo, segments []commit.Segment, now int64) error {
 	batches := 0
 	for i := range segments {
 		batches += len(segments[i].Batches)
 	}
-	v.init(batches)
+	v.init(m, batches)
 	v.Now = now
-	streams := v.name(segments)
-	if err := v.loadKeys(c); err != nil {
+	n := v.name(segments)
+	if err := v.loadPartitions(c, n.partitions); err != nil {
 		return err
 	}
-	if err := v.loadPartitions(c); err != nil {
+	if err := v.loadProducers(c, n.producers, now); err != nil {
 		return err
 	}
-	if err := v.loadProducers(c, streams, now); err != nil {
-		return err
-	}
-	return v.loadStreams(c, streams)
+	return v.loadStreams(c, n.streams)
 }
 
-// init makes room for n batches or partitions.
-func (v *view) init(n int) {
+// init makes room for n batches.
+func (v *view) init(m *memo, n int) {
+	v.memo = m
 	v.Producers = make(map[domain.ProducerID]domain.Epoch)
 	v.Expired = make(map[domain.ProducerID]bool)
-	v.Partitions = make(map[commit.PartitionKey]*commit.Partition, n)
-	v.Streams = make(map[commit.StreamKey]*sequence.State, n)
-	v.keys = make(map[commit.PartitionKey]int64, n)
-	v.partitions = make(map[int64]*commit.Partition, n)
+	v.Partitions, v.Streams = m.partitions, m.streams
 	v.activeAt = make(map[domain.ProducerID]int64)
-	v.isGrown = make(map[int64]bool, n)
-	v.grown = make([]int64, 0, n)
+	v.isGrown = make(map[commit.PartitionKey]bool, n)
+	v.grown = make([]commit.PartitionKey, 0, n)
 	v.accepted = make(map[commit.StreamKey]bool, n)
 	v.written = make([]commit.StreamKey, 0, n)
 }
 
-// name notes the partitions that the segments name, and returns their streams,
-// each once, in the order in which they appear.
-func (v *view) name(segments []commit.Segment) []commit.StreamKey {
-	streams := make([]commit.StreamKey, 0, cap(v.written))
-	seen := make(map[commit.StreamKey]bool, cap(v.written))
+// name returns what the segments name, in the order in which it appears.
+func (v *view) name(segments []commit.Segment) named {
+	var n named
+	partitions, streams := make(map[commit.PartitionKey]bool), make(map[commit.StreamKey]bool)
+	producers := make(map[domain.ProducerID]bool)
 	for _, seg := range segments {
 		for i := range seg.Batches {
-			b := &seg.Batches[i]
-			k := b.Stream()
-			v.keys[k.PartitionKey] = 0
-			if b.Producer != commit.NoProducer && !seen[k] {
-				seen[k] = true
-				streams = append(streams, k)
+			k := seg.Batches[i].Stream()
+			if v.Partitions[k.PartitionKey] == nil && !partitions[k.PartitionKey] {
+				partitions[k.PartitionKey] = true
+				n.partitions = append(n.partitions, k.PartitionKey)
+			}
+			if k.Producer == commit.NoProducer {
+				continue
+			}
+			if !producers[k.Producer] {
+				producers[k.Producer] = true
+				n.producers = append(n.producers, k.Producer)
+			}
+			if v.Streams[k] == nil && !streams[k] {
+				streams[k] = true
+				n.streams = append(n.streams, k)
 			}
 		}
 	}
-	return streams
+	return n
 }
 
 var topicNumbers = newBulk("SELECT topic_id, topic_no FROM topics WHERE topic_id IN (", "?", ")")
@@ -84,18 +94,18 @@ var topicNumbers = newBulk("SELECT topic_id, topic_no FROM topics WHERE topic_id
 // maxTopicNumbers bounds what a connection remembers of topics.
 const maxTopicNumbers = 10_000
 
-// loadKeys finds the row key of each partition of a known topic.
-func (v *view) loadKeys(c *conn) error {
+// loadKeys finds the row key of each of the partitions whose topic is known.
+func (v *view) loadKeys(c *conn, partitions []commit.PartitionKey) error {
 	var unknown []driver.Value
 	asked := make(map[domain.TopicID]bool)
-	for k := range v.keys {
+	if len(c.topics) > maxTopicNumbers {
+		clear(c.topics)
+	}
+	for _, k := range partitions {
 		if _, known := c.topics[k.Topic]; !known && !asked[k.Topic] {
 			asked[k.Topic] = true
 			unknown = append(unknown, append([]byte(nil), k.Topic[:]...))
 		}
-	}
-	if len(c.topics) > maxTopicNumbers {
-		clear(c.topics)
 	}
 	err := c.queryBulk(topicNumbers, func(r *row) error {
 		c.topics[domain.TopicID(r.uuid(0))] = r.int(1)
@@ -104,38 +114,35 @@ func (v *view) loadKeys(c *conn) error {
 	if err != nil {
 		return err
 	}
-	for k := range v.keys {
+	for _, k := range partitions {
 		no, known := c.topics[k.Topic]
-		if !known || k.Partition < 0 || k.Partition >= domain.MaxPartitions {
-			delete(v.keys, k)
-			continue
+		if known && k.Partition >= 0 && k.Partition < domain.MaxPartitions {
+			v.keys[k] = partitionKey(no, k.Partition)
 		}
-		v.keys[k] = partitionKey(no, k.Partition)
 	}
 	return nil
 }
 
 var partitionsByKey = newBulk("SELECT "+partitionColumns+" FROM partitions WHERE partition_key IN (", "?", ")")
 
-func (v *view) loadPartitions(c *conn) error {
-	args := make([]driver.Value, 0, len(v.keys))
-	for _, pk := range v.keys {
-		args = append(args, pk)
-	}
-	err := c.queryBulk(partitionsByKey, func(r *row) error {
-		pk, p := scanPartition(r)
-		v.partitions[pk] = &p
-		return nil
-	}, args)
-	if err != nil {
+// loadPartitions reads the partitions' rows, of those that exist.
+func (v *view) loadPartitions(c *conn, partitions []commit.PartitionKey) error {
+	if err := v.loadKeys(c, partitions); err != nil {
 		return err
 	}
-	for k, pk := range v.keys {
-		if p := v.partitions[pk]; p != nil {
-			v.Partitions[k] = p
+	args := make([]driver.Value, 0, len(partitions))
+	names := make(map[int64]commit.PartitionKey, len(partitions))
+	for _, k := range partitions {
+		if pk, known := v.keys[k]; known {
+			names[pk] = k
+			args = append(args, pk)
 		}
 	}
-	return nil
+	return c.queryBulk(partitionsByKey, func(r *row) error {
+		pk, p := scanPartition(r)
+		v.Partitions[names[pk]] = &p
+		return nil
+	}, args)
 }
 
 var (
@@ -144,14 +151,10 @@ var (
 )
 
 // loadProducers reads the producers' newest sessions and finds the expired ones.
-func (v *view) loadProducers(c *conn, streams []commit.StreamKey, now int64) error {
-	var ids []driver.Value
-	seen := make(map[domain.ProducerID]bool)
-	for _, k := range streams {
-		if !seen[k.Producer] {
-			seen[k.Producer] = true
-			ids = append(ids, int64(k.Producer))
-		}
+func (v *view) loadProducers(c *conn, producers []domain.ProducerID, now int64) error {
+	ids := make([]driver.Value, 0, len(producers))
+	for _, id := range producers {
+		ids = append(ids, int64(id))
 	}
 	named := make(map[domain.ProducerID]bool)
 	err := c.queryBulk(producersByID, func(r *row) error {
@@ -217,9 +220,9 @@ func (v *view) touch(seg commit.Segment, outcomes []commit.Outcome) {
 			continue
 		}
 		k := seg.Batches[i].Stream()
-		if pk := v.keys[k.PartitionKey]; !v.isGrown[pk] {
-			v.isGrown[pk] = true
-			v.grown = append(v.grown, pk)
+		if !v.isGrown[k.PartitionKey] {
+			v.isGrown[k.PartitionKey] = true
+			v.grown = append(v.grown, k.PartitionKey)
 		}
 		if k.Producer != commit.NoProducer && !v.accepted[k] {
 			v.accepted[k] = true
@@ -240,9 +243,9 @@ var (
 // store writes what touch has noted.
 func (v *view) store(c *conn, now int64) error {
 	args := make([]driver.Value, 0, len(v.grown)*storePartitions.width)
-	for _, pk := range v.grown {
-		p := v.partitions[pk]
-		args = append(args, pk, int64(p.LogStart), int64(p.NextOffset), p.Bytes, sumOfPartition(*p))
+	for _, k := range v.grown {
+		p := v.Partitions[k]
+		args = append(args, v.keys[k], int64(p.LogStart), int64(p.NextOffset), p.Bytes, sumOfPartition(*p))
 	}
 	if err := c.execBulk(storePartitions, args); err != nil {
 		return err
