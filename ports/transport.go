@@ -35,6 +35,9 @@ type Transport interface {
 type Batch struct {
 	commit.PartitionKey
 	Bytes []byte
+	// Checked says that whoever hands the batch over has just computed its
+	// checksum, in this process: it need not be computed again at once.
+	Checked bool
 }
 
 // AppendResult is a batch's fate.

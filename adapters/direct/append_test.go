@@ -218,3 +218,30 @@ func TestAppend_TellsWhatTheStoreSaidWhenTimeRunsOut(t *testing.T) {
 		}
 	})
 }
+
+// What its sender has just checked is not checked again, but for its header.
+func TestAppend_ComputesTheChecksumOnlyOfWhatIsNotChecked(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		damage  func([]byte) []byte
+		checked bool
+		refused bool
+	}{
+		{"a flipped bit", func(b []byte) []byte { b[len(b)-1] ^= 1; return b }, false, true},
+		{"a flipped bit, checked", func(b []byte) []byte { b[len(b)-1] ^= 1; return b }, true, false},
+		{"a byte too many, checked", func(b []byte) []byte { return append(b, 0) }, true, true},
+		{"another magic, checked", func(b []byte) []byte { b[16] = 1; return b }, true, true},
+		{"a base offset, checked", func(b []byte) []byte { b[7] = 1; return b }, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, r *rig) {
+				b := r.batch(0, batch.NoProducer, "x")
+				b.Bytes, b.Checked = c.damage(b.Bytes), c.checked
+				a := <-r.append(t.Context(), b)
+				if refused := errors.Is(a.Err, domain.ErrCorrupt); refused != c.refused || a.Err != nil && !refused {
+					t.Errorf("answer %v", a.Err)
+				}
+			})
+		})
+	}
+}

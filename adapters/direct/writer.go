@@ -104,7 +104,11 @@ func (w *Writer) Append(ctx context.Context, batches []ports.Batch, settle func(
 func newCall(ctx context.Context, batches []ports.Batch, settle func(int, ports.AppendResult)) *call {
 	c := &call{ctx: ctx, settle: settle, items: make([]item, 0, len(batches))}
 	for i, b := range batches {
-		h, err := batch.Verify(b.Bytes)
+		parse := batch.Verify
+		if b.Checked {
+			parse = batch.ParseOne
+		}
+		h, err := parse(b.Bytes)
 		if err == nil {
 			err = batch.VerifyStored(b.Bytes)
 		}

@@ -34,10 +34,13 @@ func (l *lines) String() string {
 	return l.out.String()
 }
 
-// withLog has the server log to l, every bad request.
+// complainEvery is how often a peer's bad requests are logged in these tests.
+const complainEvery = time.Millisecond
+
+// withLog has the server log to l, every bad request that comes complainEvery after the one before.
 func withLog(l *lines) func(*grpc.Backend, *grpc.ServerConfig) {
 	return func(_ *grpc.Backend, cfg *grpc.ServerConfig) {
-		cfg.Log, cfg.ComplainEvery = slog.New(slog.NewTextHandler(l, nil)), time.Millisecond
+		cfg.Log, cfg.ComplainEvery = slog.New(slog.NewTextHandler(l, nil)), complainEvery
 	}
 }
 
@@ -49,10 +52,14 @@ func TestServer_LogsBadRequestsWithPeerMethodAndReason(t *testing.T) {
 	const secret = "not-a-token-at-all"
 	with := func(token string) *grpcgo.ClientConn { return raw(t, a, grpcgo.WithPerRPCCredentials(bearer(token))) }
 
+	anew := func() { <-time.After(2 * complainEvery) } // what comes then is logged
 	topics := agentv1.NewTopicServiceClient(with(everything))
 	_, invalidName := topics.CreateTopic(t.Context(), &agentv1.CreateTopicRequest{Name: []byte("../x\n"), Partitions: 1})
+	anew()
 	_, unknown := agentv1.NewTopicServiceClient(with(secret)).ListTopics(t.Context(), &agentv1.ListTopicsRequest{})
+	anew()
 	_, forbidden := agentv1.NewTopicServiceClient(with(onlyReads)).CreateTopic(t.Context(), &agentv1.CreateTopicRequest{Name: []byte("x"), Partitions: 1})
+	anew()
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+everything)
 	_, large := agentv1.NewTopicServiceClient(conn).CreateTopic(ctx, &agentv1.CreateTopicRequest{Name: make([]byte, 20<<20)})
 	for name, err := range map[string]error{"invalid name": invalidName, "unknown token": unknown, "forbidden": forbidden, "large": large} {
@@ -63,6 +70,7 @@ func TestServer_LogsBadRequestsWithPeerMethodAndReason(t *testing.T) {
 	if r := appendAll(t, c.with(everything), newBatch(t, c.topic("orders"), "x"))[0]; r.Err != nil {
 		t.Error(r.Err)
 	}
+	anew()
 	flipped := newBatch(t, c.topic("others"), "x")
 	flipped.Bytes[len(flipped.Bytes)-1] ^= 1
 	stream, err := agentv1.NewLogServiceClient(conn).Produce(ctx)

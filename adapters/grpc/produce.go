@@ -195,6 +195,7 @@ func (st *producing) take(r *produceRequest) error {
 			st.answer(outcome{request: r.id, index: uint32(i), base: -1, err: encodeError(err)})
 			continue
 		}
+		b.Checked = true
 		p.batches = append(p.batches, b)
 		p.indexes = append(p.indexes, uint32(i))
 	}

@@ -77,7 +77,7 @@ func (r *request) send() {
 			bad = append(bad, o)
 			continue
 		}
-		wire = append(wire, ports.Batch{PartitionKey: o.part.key(), Bytes: o.encoded})
+		wire = append(wire, ports.Batch{PartitionKey: o.part.key(), Bytes: o.encoded, Checked: true})
 		sent = append(sent, o)
 		r.sent += int64(len(o.encoded))
 	}

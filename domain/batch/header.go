@@ -107,16 +107,26 @@ func (p Producer) check() error {
 	return nil
 }
 
-// Verify checks that b is exactly one batch and that its checksum is right, on
-// top of what ParseHeader checks. Every error is a *domain.CorruptError. The checksum
-// leaves out base offset and leader epoch: see VerifyStored.
-func Verify(b []byte) (Header, error) {
+// ParseOne checks that b is exactly one batch, on top of what ParseHeader checks.
+// The checksum is not computed. Every error is a *domain.CorruptError.
+func ParseOne(b []byte) (Header, error) {
 	h, err := ParseHeader(b)
 	if err != nil {
 		return Header{}, err
 	}
 	if h.Length != len(b) {
 		return Header{}, corrupt("%d bytes follow the batch of %d", len(b)-h.Length, h.Length)
+	}
+	return h, nil
+}
+
+// Verify checks that b is exactly one batch and that its checksum is right, on
+// top of what ParseHeader checks. Every error is a *domain.CorruptError. The checksum
+// leaves out base offset and leader epoch: see VerifyStored.
+func Verify(b []byte) (Header, error) {
+	h, err := ParseOne(b)
+	if err != nil {
+		return Header{}, err
 	}
 	if sum := crc32.Checksum(b[atAttributes:], castagnoli); sum != h.CRC && !mutant.On(mutantCRCUnchecked) {
 		return Header{}, corrupt("checksum %08x, its bytes have %08x", h.CRC, sum)

@@ -123,15 +123,12 @@ func (w *Writer) Close() (object []byte, crc32c uint32, err error) {
 // checkBatch checks that b is exactly one batch as segments store it, all but
 // its checksum.
 func checkBatch(id domain.SegmentID, b []byte) (batch.Header, error) {
-	h, err := batch.ParseHeader(b)
+	h, err := batch.ParseOne(b)
 	if err == nil {
 		err = batch.VerifyStored(b)
 	}
 	if err != nil {
 		return h, in(id, "", err)
-	}
-	if h.Length != len(b) {
-		return h, corrupt(id, "%d bytes follow the batch of %d", len(b)-h.Length, h.Length)
 	}
 	return h, nil
 }
