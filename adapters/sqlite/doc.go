@@ -1,8 +1,8 @@
 // Package sqlite is the metadata store in one SQLite file, for the embedded log.
 //
 // Several processes may use one file at the same time; each holds one writing
-// connection and a few reading ones, and keeps no row beyond its transaction. The
-// journal is a write-ahead log that is synced by every commit (synchronous=FULL), so what
+// connection and a few reading ones. Of rows only the writing connection keeps some beyond its
+// transaction, as long as nobody else writes (see memo). The journal is a write-ahead log that is synced by every commit (synchronous=FULL), so what
 // was acknowledged survives the loss of power if the disk honours flushes.
 //
 // # The process

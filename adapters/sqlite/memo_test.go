@@ -44,6 +44,10 @@ func TestCommit_ReadsAgainWhatWasWrittenMeanwhile(t *testing.T) {
 			_, err := s.AbandonBatch(ctx, ports.AbandonedBatch{StreamKey: stream, Epoch: w.p.Epoch, FirstSequence: 10, Records: 10})
 			return err
 		}, commit.Outcome{Status: commit.DuplicateForgotten, Base: -1}, 0},
+		{"a newer session", func(ctx context.Context, s *Store, _ world) error {
+			_, err := s.RegisterProducer(ctx, "w")
+			return err
+		}, commit.Outcome{Status: commit.Fenced, Base: -1}, 0},
 		{"the topic is deleted", func(ctx context.Context, s *Store, w world) error {
 			return s.DeleteTopic(ctx, w.topic.ID)
 		}, commit.Outcome{Status: commit.NoPartition, Base: -1}, -1},
@@ -56,7 +60,7 @@ func TestCommit_ReadsAgainWhatWasWrittenMeanwhile(t *testing.T) {
 				if by == "another store" {
 					other = openTest(t, path)
 				}
-				w := world{topic: createTopic(t, s, "orders", 1), p: must[ports.ProducerSession](t)(s.RegisterProducer(t.Context(), ""))}
+				w := world{topic: createTopic(t, s, "orders", 1), p: must[ports.ProducerSession](t)(s.RegisterProducer(t.Context(), "w"))}
 				// The second segment is reserved before, so that nothing else is written.
 				first, second := segmentOf(t, s, w.topic, w.p, 0, 1), segmentOf(t, s, w.topic, w.p, 10, 1)
 				must[[]ports.CommitResult](t)(s.Commit(t.Context(), []commit.Segment{first}))
@@ -79,8 +83,8 @@ func TestCommit_ReadsAgainWhatWasWrittenMeanwhile(t *testing.T) {
 	}
 }
 
-// What was read for a commit that did not take effect is not remembered, and
-// what touches neither partitions nor sequences does not make it forgotten.
+// What touches neither partitions nor sequences does not make a commit's rows
+// forgotten. With a commit that fails its connection goes, and all that it remembers.
 func TestCommit_RemembersWhatItHasWritten(t *testing.T) {
 	s := newTest(t)
 	topic := createTopic(t, s, "orders", 3)

@@ -13,7 +13,7 @@ const (
 	bufferClasses = (maxBufferBits-minBufferBits)*4 + 1
 )
 
-// buffers recycles the memory that batches are built and, in place, encoded in.
+// buffers recycles the memory that batches are built in and that holds them encoded.
 // What is kept for later and what is in use stay below limit together, as long as what
 // is in use does by itself.
 type buffers struct {
@@ -31,24 +31,29 @@ type scratch struct {
 	encoded []byte
 }
 
-// take returns an empty buffer of at least n bytes.
-func (p *buffers) take(n int) []byte {
+// take returns an empty buffer of at least n bytes, to gather records in.
+func (p *buffers) take(n int) []byte { return p.takeOf(n, 4) }
+
+// fit returns an empty buffer of n bytes and at most a quarter more.
+func (p *buffers) fit(n int) []byte { return p.takeOf(n, 1) }
+
+func (p *buffers) takeOf(n, classes int) []byte {
 	class := bufferClass(n)
 	if class >= bufferClasses {
 		return make([]byte, 0, n)
 	}
-	if b := p.reuse(class); b != nil {
+	if b := p.reuse(class, classes); b != nil {
 		return b
 	}
 	return make([]byte, 0, bufferSize(class))
 }
 
-// reuse returns a kept buffer of the class or one less than twice as large, or
-// nil after it has made room for a new one.
-func (p *buffers) reuse(class int) []byte {
+// reuse returns a kept buffer of the class or of the next ones, so many classes
+// in all, or nil after it has made room for a new one. Four classes on, a buffer is twice as large.
+func (p *buffers) reuse(class, classes int) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for c := class; c < min(class+4, bufferClasses); c++ {
+	for c := class; c < min(class+classes, bufferClasses); c++ {
 		if len(p.free[c]) > 0 {
 			return p.pop(c)
 		}

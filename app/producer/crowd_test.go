@@ -9,6 +9,9 @@ import (
 
 	"github.com/streamhouse/streamhouse/adapters/codec"
 	"github.com/streamhouse/streamhouse/domain"
+	"github.com/streamhouse/streamhouse/domain/batch"
+	"github.com/streamhouse/streamhouse/domain/commit"
+	"github.com/streamhouse/streamhouse/ports"
 )
 
 // With many partitions a request takes its share of the oldest, and the others
@@ -87,9 +90,7 @@ func TestTrySend_CompressedBatchesHoldLessOfTheBuffer(t *testing.T) {
 				if err := p.Flush(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				if used, inflight := p.budget.used.Load(), p.dispatcher.inflight.Load(); used != 0 || inflight != 0 {
-					t.Errorf("%d bytes are used and %d in flight with nothing under way", used, inflight)
-				}
+				requireNothingHeld(t, p)
 				return
 			default:
 				t.Fatal(err)
@@ -97,4 +98,128 @@ func TestTrySend_CompressedBatchesHoldLessOfTheBuffer(t *testing.T) {
 			synctest.Wait()
 		}
 	})
+}
+
+// A batch that comes back from a back-off is older than those that wait, and
+// leaves before them.
+func TestSendAsync_OfManyPartitionsOneThatComesBackGoesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const partitions, failing = 2 * crowd, 7
+		w := newWire(t)
+		topic := w.topic(t, partitions)
+		dropped := false
+		w.judgeBy(func(b ports.Batch, _ batch.Header) fate {
+			if b.Partition == failing && !dropped {
+				dropped = true
+				return drop
+			}
+			return deliver
+		})
+		w.hold = make(chan struct{}, 1)
+		w.hold <- struct{}{}
+		p := w.open(t, func(c *Config) { c.BufferBytes, c.RetryBackoff = 4<<20, time.Millisecond })
+		send := func(id int, body string) {
+			r := value(body)
+			r.Partition = domain.ToPartition(domain.PartitionID(id))
+			p.SendAsync(t.Context(), r, nil)
+		}
+		send(failing, "fails once")
+		synctest.Wait()
+		send(failing+1, "stuck")
+		synctest.Wait()
+		<-time.After(time.Microsecond) // of the bubble's clock: those that follow are younger
+		body := strings.Repeat("x", 3<<10)
+		for i := 2 * failing; i < partitions-64; i++ {
+			send(i, body)
+		}
+		<-time.After(5 * time.Millisecond) // the back-off is over
+		synctest.Wait()
+		if n := len(w.sent()); n != 2 {
+			t.Fatalf("%d requests before enough waits, want the one that failed and the one that is stuck", n)
+		}
+		for i := partitions - 64; i < partitions; i++ {
+			send(i, body)
+		}
+		synctest.Wait()
+		if len(w.sent()) < 3 {
+			t.Fatal("nothing leaves though enough waits")
+		}
+		close(w.hold)
+		for len(w.sent()) < 4 {
+			<-time.After(time.Millisecond)
+			synctest.Wait()
+		}
+		if first := w.requests()[2][0]; first != (commit.PartitionKey{Topic: topic.ID, Partition: failing}) {
+			t.Errorf("the third request begins with partition %d, want %d, which came back", first.Partition, failing)
+		}
+	})
+}
+
+// However little of the buffer is left by what is in flight, a full one sends.
+func TestTrySend_AFullBufferDoesNotWaitForCompany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const partitions, buffer = 128, 1 << 20
+		w := newWire(t)
+		w.topic(t, partitions)
+		w.hold = make(chan struct{})
+		p := w.open(t, func(c *Config) { c.BufferBytes = buffer })
+		body, began := strings.Repeat("x", 1000), time.Now()
+		for {
+			_, err := p.TrySend(value(body), nil)
+			if errors.Is(err, domain.ErrBufferFull) {
+				break
+			}
+			if err != nil && !errors.Is(err, domain.ErrWouldBlock) {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		if n := len(w.sent()); n < 3 || time.Since(began) > 0 {
+			t.Errorf("%d requests after %s with a full buffer, want several at once", n, time.Since(began))
+		}
+		close(w.hold)
+	})
+}
+
+// A batch in pieces whose codec fails gives all of its memory back.
+func TestSendAsync_ABatchInPiecesThatCannotBeCompressedFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t)
+		w.topic(t, 1)
+		w.hold = make(chan struct{})
+		p := w.open(t, func(c *Config) { c.Codec = picky{[]byte("bad")} })
+		p.SendAsync(t.Context(), value("stuck"), nil)
+		synctest.Wait()
+		var failed []error
+		for range 20 {
+			p.SendAsync(t.Context(), value("bad"+strings.Repeat("x", 1000)), func(_ domain.SendResult, err error) { failed = append(failed, err) })
+		}
+		close(w.hold)
+		if err := p.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, err := range failed {
+			if !errors.Is(err, domain.ErrCompression) {
+				t.Errorf("a record ends with %v", err)
+			}
+		}
+		if len(failed) != 20 {
+			t.Errorf("%d records failed, want 20", len(failed))
+		}
+		requireNothingHeld(t, p)
+	})
+}
+
+// requireNothingHeld fails the test if a producer without records under way has
+// memory on its books that it does not keep for later.
+func requireNothingHeld(t *testing.T, p *Producer) {
+	t.Helper()
+	var kept int64
+	for class, list := range p.buffers.free {
+		kept += int64(len(list) * bufferSize(class))
+	}
+	used, inflight := p.budget.used.Load(), p.dispatcher.inflight.Load()
+	if used != 0 || inflight != 0 || p.buffers.total != kept {
+		t.Errorf("%d bytes are used, %d in flight, and buffers of %d bytes in use, with nothing under way", used, inflight, p.buffers.total-kept)
+	}
 }

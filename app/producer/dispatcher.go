@@ -14,8 +14,8 @@ const (
 	// flushBytes is how much one request takes, in bytes before compression; a
 	// smaller buffer has a smaller share.
 	flushBytes = 12 << 20
-	// So much waiting data makes a request by itself: flushBytes or, of many partitions,
-	// gatherBytes of each, up to three quarters of the buffer. The oldest go first and those that
+	// So much waiting data makes a request by itself: flushBytes or, if that is more,
+	// gatherBytes of each waiting partition, up to three quarters of what is not in flight. The oldest go first and those that
 	// stay grow: a batch costs rows in the metadata store however few records it has.
 	gatherBytes = 6 << 10
 	// maxYoungRequests bounds the requests younger than BatchTimeout.
@@ -212,12 +212,12 @@ func (d *dispatcher) cutAt(now time.Time) time.Time {
 	late := d.since.Add(timeout)
 	held := d.inflight.Load() + d.p.retained.Load()
 	room := int64(len(d.ready)*sequence.Window) * int64(d.p.cfg.BatchBytes)
-	ripe := d.p.ripe(len(d.ready))
+	ripe := d.p.ripe(len(d.ready), held)
+	d.waterline.Store(held + ripe) // before the look at what is used: no crossing is missed
 	full := min(d.p.budget.used.Load()-held, room) >= ripe
 	if d.flushing > 0 || full && young < maxYoungRequests || !late.After(now) {
 		return now
 	}
-	d.waterline.Store(held + ripe)
 	if paced := d.lastCut.Add(pace); d.lastHeavy && paced.After(now) {
 		return earlier(paced, late)
 	}
@@ -241,6 +241,8 @@ func (d *dispatcher) cut(now time.Time) {
 	ready := d.ready
 	d.ready = nil
 	d.mu.Unlock()
+	// Who comes back, from a request before or from a back-off, may be older than those ahead.
+	slices.SortStableFunc(ready, func(a, b listing) int { return a.since.Compare(b.since) })
 
 	r := &request{p: d.p, started: now}
 	for len(ready) > 0 && r.charge < d.p.share() {
@@ -260,8 +262,8 @@ func (d *dispatcher) cut(now time.Time) {
 	}
 }
 
-// round takes one batch of each partition, those that came first first, until the
-// request holds its share of the budget, and returns the partitions that have more.
+// round takes one batch of each partition, in their order, until the request
+// holds its share of the budget, and returns the partitions that have more.
 func (d *dispatcher) round(r *request, ready []listing) []listing {
 	rest := ready[:0]
 	for i, l := range ready {

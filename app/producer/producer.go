@@ -303,9 +303,10 @@ func recordSize(r *domain.Record) int {
 // share is how much of the budget one request takes.
 func (p *Producer) share() int64 { return min(flushBytes, p.cfg.BufferBytes/4) }
 
-// ripe is how much waiting data of so many partitions makes a request by itself.
-func (p *Producer) ripe(partitions int) int64 {
-	return max(p.share(), min(int64(partitions)*gatherBytes, p.cfg.BufferBytes/4*3))
+// ripe is how much waiting data of so many partitions makes a request by itself,
+// while so much of the budget is held by what does not wait: never all that is left.
+func (p *Producer) ripe(partitions int, held int64) int64 {
+	return max(p.share(), min(int64(partitions)*gatherBytes, (p.cfg.BufferBytes-held)/4*3))
 }
 
 // finished takes a batch off the books, once its callbacks have run.

@@ -139,8 +139,8 @@ func (r *request) settle(o *outgoing, result ports.AppendResult) {
 	}
 }
 
-// encode makes the bytes that all attempts send, in the memory that the records
-// were gathered in. If the codec fails, encoded stays nil and lastErr says why.
+// encode makes the bytes that all attempts send, in memory of their size or in
+// that of the records. If the codec fails, encoded stays nil and lastErr says why.
 func (o *outgoing) encode() {
 	if o.encoded != nil {
 		if mutant.On(mutantRetryUnnumbered) {
@@ -175,9 +175,9 @@ func (o *outgoing) keep(encoded []byte, held int, inPieces bool) {
 	p, records := o.part.p, o.builder.Buffer()
 	switch {
 	case inPieces:
-		o.encoded = append(p.buffers.take(len(encoded)), encoded...)
+		o.encoded = append(p.buffers.fit(len(encoded)), encoded...)
 	case held > cap(records) || bufferClass(len(encoded)) < bufferClass(cap(records)):
-		o.encoded = append(p.buffers.take(len(encoded)), encoded...)
+		o.encoded = append(p.buffers.fit(len(encoded)), encoded...)
 		o.builder.Release(p.buffers.put)
 	default:
 		o.encoded = append(records[:0], encoded...) // never longer than the records were

@@ -42,6 +42,7 @@ type wire struct {
 	mu      sync.Mutex
 	judge   func(b ports.Batch, h batch.Header) fate
 	appends [][]batch.Header
+	keys    [][]commit.PartitionKey                // of their batches
 	log     map[commit.PartitionKey][]batch.Header // stored, in order
 }
 
@@ -62,7 +63,9 @@ func newWire(t testing.TB) *wire {
 
 func (w *wire) Append(ctx context.Context, batches []ports.Batch, settle func(int, ports.AppendResult)) error {
 	var headers []batch.Header
+	var keys []commit.PartitionKey
 	for _, b := range batches {
+		keys = append(keys, b.PartitionKey)
 		h, err := batch.Verify(b.Bytes)
 		if err != nil {
 			panic(err)
@@ -70,7 +73,7 @@ func (w *wire) Append(ctx context.Context, batches []ports.Batch, settle func(in
 		headers = append(headers, h)
 	}
 	w.mu.Lock()
-	w.appends = append(w.appends, headers)
+	w.appends, w.keys = append(w.appends, headers), append(w.keys, keys)
 	w.mu.Unlock()
 	w.queue <- func() {
 		if w.hold != nil {
@@ -174,6 +177,13 @@ func (w *wire) sent() [][]batch.Header {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.appends
+}
+
+// requests returns the partitions of the requests so far.
+func (w *wire) requests() [][]commit.PartitionKey {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.keys
 }
 
 // topic creates the topic "t".

@@ -56,7 +56,7 @@ const variedBytes = 256 << 10
 // variants returns how many records of size bytes are made: a prime number, so that each
 // partition gets all of them in turn, unless the partitions are a multiple of it.
 func variants(size int) int {
-	n := max(variedBytes/size, 3)
+	n := max(variedBytes/size, 11)
 	for !big.NewInt(int64(n)).ProbablyPrime(0) {
 		n++
 	}
