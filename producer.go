@@ -140,7 +140,8 @@ func (b *ProducerBuilder) RetryBackoff(d time.Duration) *ProducerBuilder {
 }
 
 // BufferBytes bounds the memory of records that are not settled; default 64
-// MiB. When it is full, Send and SendAsync block and TrySend fails.
+// MiB. A batch on its way counts with its compressed size. When it is full, Send and
+// SendAsync block and TrySend fails.
 func (b *ProducerBuilder) BufferBytes(n int64) *ProducerBuilder {
 	b.cfg.BufferBytes = n
 	return b

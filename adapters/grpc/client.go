@@ -142,7 +142,7 @@ func (c *Client) pick(ctx context.Context, op string, tried map[*remote]bool) (*
 			c.pool.use(r)
 			return r, nil
 		}
-		if ctx.Err() == nil {
+		if !ended(ctx) {
 			c.pool.failed(r)
 		}
 		last = err
@@ -158,6 +158,15 @@ func (c *Client) over(ctx context.Context, op string) error {
 		return agentError(op, ports.Transient, context.Cause(ctx))
 	}
 	return nil
+}
+
+// ended reports whether ctx is over. The agent, or gRPC, may see the deadline pass
+// a moment before ctx tells of it: that is not the agent's failure.
+func ended(ctx context.Context) bool {
+	if at, ok := ctx.Deadline(); ok && !time.Now().Before(at) {
+		<-ctx.Done()
+	}
+	return ctx.Err() != nil
 }
 
 // call is one call on an agent.
@@ -195,7 +204,7 @@ func (c *Client) do(ctx context.Context, k call) error {
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() != nil {
+		if ended(ctx) {
 			return callError(ctx, k.op, kindOf(sent && k.effect), err)
 		}
 		last = callError(ctx, k.op, kindOf(sent && k.effect), err)

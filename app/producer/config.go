@@ -56,8 +56,8 @@ type Config struct {
 	RetryBackoff time.Duration
 
 	// BufferBytes bounds the memory of records that are accepted and not yet
-	// settled, bookkeeping included; default 64 MiB. When it is full, Send and SendAsync block
-	// and TrySend fails.
+	// settled, bookkeeping included; default 64 MiB. A batch on its way counts with its compressed
+	// size. When it is full, Send and SendAsync block and TrySend fails.
 	BufferBytes int64
 
 	// Idempotence, on by default, numbers every batch so that no retry can
