@@ -141,6 +141,16 @@ func TestCompose_AgentsUnderstandWhatTheyAreTold(t *testing.T) {
 	}
 }
 
+// Variables that choose images are exported in shells in which the command is
+// used, and it refuses a STREAMHOUSE_ variable that is no setting of its.
+func TestCompose_VariablesAreNotTakenForSettings(t *testing.T) {
+	for _, m := range regexp.MustCompile(`\$\{([A-Z_]+)`).FindAllSubmatch(deploy.Read(t, "docker-compose.yaml"), -1) {
+		if bytes.HasPrefix(m[1], []byte("STREAMHOUSE_")) {
+			t.Errorf("the variable %s would be taken for a setting", m[1])
+		}
+	}
+}
+
 func TestCompose_NamesOnlyWhatIsThere(t *testing.T) {
 	c := deploy.ReadCompose(t)
 	published := map[string]string{}
