@@ -15,8 +15,9 @@ const (
 	// smaller buffer has a smaller share.
 	flushBytes = 12 << 20
 	// So much waiting data makes a request by itself: flushBytes or, if that is more,
-	// gatherBytes of each waiting partition, up to three quarters of what is not in flight. The oldest go first and those that
-	// stay grow: a batch costs rows in the metadata store however few records it has.
+	// gatherBytes of each waiting partition, up to three quarters of what is not in flight.
+	// The oldest go first and those that stay grow: a batch costs rows in the metadata store
+	// however few records it has.
 	gatherBytes = 6 << 10
 	// maxYoungRequests bounds the requests younger than BatchTimeout.
 	maxYoungRequests = 4

@@ -179,10 +179,7 @@ func TestSendAsync_NoRecordOfManyPartitionsWaitsLongerThanASecondForCompany(t *t
 			r.Partition = domain.ToPartition(domain.PartitionID(i))
 			p.SendAsync(t.Context(), r, nil)
 		}
-		for len(w.sent()) < 2 && time.Since(began) < time.Minute {
-			<-time.After(time.Millisecond) // of the bubble's clock
-			synctest.Wait()
-		}
+		w.await(t, 2)
 		if waited := time.Since(began); waited <= DefaultConfig().BatchTimeout || waited > crowdLimit+time.Millisecond {
 			t.Errorf("the records waited for %s, want more than BatchTimeout and at most %s", waited, crowdLimit)
 		}

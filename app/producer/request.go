@@ -77,7 +77,7 @@ func (r *request) send() {
 			bad = append(bad, o)
 			continue
 		}
-		wire = append(wire, ports.Batch{PartitionKey: o.part.key(), Bytes: o.encoded, Checked: true})
+		wire = append(wire, ports.Batch{PartitionKey: o.part.key(), Bytes: o.encoded, Checked: o.attempts == 0})
 		sent = append(sent, o)
 		r.sent += int64(len(o.encoded))
 	}
@@ -173,15 +173,14 @@ func (o *outgoing) encode() {
 // given back.
 func (o *outgoing) keep(encoded []byte, held int, inPieces bool) {
 	p, records := o.part.p, o.builder.Buffer()
-	switch {
-	case inPieces:
-		o.encoded = append(p.buffers.fit(len(encoded)), encoded...)
-	case held > cap(records) || bufferClass(len(encoded)) < bufferClass(cap(records)):
-		o.encoded = append(p.buffers.fit(len(encoded)), encoded...)
-		o.builder.Release(p.buffers.put)
-	default:
-		o.encoded = append(records[:0], encoded...) // never longer than the records were
+	into := records[:0] // never longer than the records were
+	if inPieces || held > cap(records) || bufferClass(len(encoded)) < bufferClass(cap(records)) {
+		into = p.buffers.fit(len(encoded))
+		if !inPieces { // else the pieces are back, and records is a scratch's
+			o.builder.Release(p.buffers.put)
+		}
 	}
+	o.encoded = append(into, encoded...)
 	o.builder.Reset(nil)
 	saved := int64(held - cap(o.encoded))
 	o.charge -= saved

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/streamhouse/streamhouse/adapters/memory"
@@ -184,6 +185,20 @@ func (w *wire) requests() [][]commit.PartitionKey {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.keys
+}
+
+// await lets the bubble's clock run until there are n requests, a minute at most,
+// and returns for how long it ran.
+func (w *wire) await(t testing.TB, n int) time.Duration {
+	t.Helper()
+	began := time.Now()
+	for synctest.Wait(); len(w.sent()) < n; synctest.Wait() {
+		if time.Since(began) > time.Minute {
+			t.Fatalf("%d requests after a minute, want %d", len(w.sent()), n)
+		}
+		<-time.After(time.Millisecond)
+	}
+	return time.Since(began)
 }
 
 // topic creates the topic "t".
