@@ -212,3 +212,25 @@ func requireNothingHeld(t *testing.T, p *Producer) {
 		t.Errorf("%d bytes are used, %d in flight, and buffers of %d bytes in use, with nothing under way", used, inflight, p.buffers.total-kept)
 	}
 }
+
+// Only the first attempt follows the computing of the checksum at once.
+func TestSend_SaysThatABatchIsCheckedOnItsFirstAttemptOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t)
+		w.topic(t, 1)
+		attempts := 0
+		w.judgeBy(func(ports.Batch, batch.Header) fate {
+			if attempts++; attempts == 1 {
+				return drop
+			}
+			return deliver
+		})
+		p := w.open(t, nil)
+		if _, err := p.Send(t.Context(), value("v")); err != nil {
+			t.Fatal(err)
+		}
+		if len(w.checked) != 2 || !w.checked[0] || w.checked[1] {
+			t.Errorf("attempts say checked: %v, want true and false", w.checked)
+		}
+	})
+}

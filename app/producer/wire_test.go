@@ -44,6 +44,7 @@ type wire struct {
 	judge   func(b ports.Batch, h batch.Header) fate
 	appends [][]batch.Header
 	keys    [][]commit.PartitionKey                // of their batches
+	checked []bool                                 // what each batch says
 	log     map[commit.PartitionKey][]batch.Header // stored, in order
 }
 
@@ -74,6 +75,9 @@ func (w *wire) Append(ctx context.Context, batches []ports.Batch, settle func(in
 		headers = append(headers, h)
 	}
 	w.mu.Lock()
+	for _, b := range batches {
+		w.checked = append(w.checked, b.Checked)
+	}
 	w.appends, w.keys = append(w.appends, headers), append(w.keys, keys)
 	w.mu.Unlock()
 	w.queue <- func() {
