@@ -30,7 +30,8 @@ type Config struct {
 	// BatchTimeout is the longest a record waits for company; default 100 ms.
 	// It is a bound, not a delay: with nothing in flight a lone record leaves at once. While
 	// records of more than 512 partitions wait, the bound is twice the time that requests
-	// take, up to a second, if that is more.
+	// take, up to a second, if that is more; and while more of them wait than one request
+	// takes, five times BatchTimeout, likewise.
 	BatchTimeout time.Duration
 
 	// Codec compresses batches; nil sends them as they are. A batch that does

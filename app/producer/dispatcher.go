@@ -15,7 +15,7 @@ const (
 	// smaller buffer has a smaller share.
 	flushBytes = 12 << 20
 	// So much waiting data makes a request by itself: flushBytes or, if that is more,
-	// gatherBytes of each waiting partition, up to three quarters of what is not in flight.
+	// gatherBytes of each waiting partition, up to seven eighths of what is not in flight.
 	// The oldest go first and those that stay grow: a batch costs rows in the metadata store
 	// however few records it has.
 	gatherBytes = 6 << 10
@@ -27,11 +27,13 @@ const (
 	heavyBytes   = 256 << 10
 	heavyRecords = 100
 	paceLimit    = 25 * time.Millisecond
-	// With more than crowd partitions waiting, requests may take twice their usual time, up to
-	// crowdLimit, before the next one does not wait for them any more: small batches would make
-	// the store slower, and that the batches smaller still.
-	crowd      = 512
-	crowdLimit = time.Second
+	// With more than crowd partitions waiting, requests may take twice their usual time before
+	// the next one does not wait for them any more: small batches would make the store slower,
+	// and that the batches smaller still. While more than a request waits, it may also wait for
+	// crowdTimeouts times BatchTimeout. Either is bounded by crowdLimit.
+	crowd         = 512
+	crowdTimeouts = 5
+	crowdLimit    = time.Second
 )
 
 // dispatcher decides when waiting records are sent. One goroutine runs it; it
@@ -197,12 +199,8 @@ func (d *dispatcher) next(now time.Time) (time.Time, bool) {
 
 // cutAt returns when what is ready should be sent, as things stand.
 func (d *dispatcher) cutAt(now time.Time) time.Time {
-	timeout := d.p.cfg.BatchTimeout
-	pace := min(timeout, paceLimit)
-	if len(d.ready) > crowd {
-		pace = timeout
-		timeout = max(timeout, min(2*d.usual, crowdLimit))
-	}
+	held := d.inflight.Load() + d.p.retained.Load()
+	pace, timeout := d.patience(d.p.budget.used.Load() - held)
 	young, eldest := 0, now
 	for _, r := range slices.Backward(d.requests) {
 		if now.Sub(r.started) >= timeout {
@@ -211,7 +209,6 @@ func (d *dispatcher) cutAt(now time.Time) time.Time {
 		young, eldest = young+1, r.started
 	}
 	late := d.since.Add(timeout)
-	held := d.inflight.Load() + d.p.retained.Load()
 	room := int64(len(d.ready)*sequence.Window) * int64(d.p.cfg.BatchBytes)
 	ripe := d.p.ripe(len(d.ready), held)
 	d.waterline.Store(held + ripe) // before the look at what is used: no crossing is missed
@@ -226,6 +223,20 @@ func (d *dispatcher) cutAt(now time.Time) time.Time {
 		return now
 	}
 	return earlier(eldest.Add(timeout), late)
+}
+
+// patience returns how long after a heavy request the next one waits, and how
+// long a record waits for company, when so many bytes do.
+func (d *dispatcher) patience(waiting int64) (pace, timeout time.Duration) {
+	timeout = d.p.cfg.BatchTimeout
+	switch {
+	case len(d.ready) <= crowd:
+		return min(timeout, paceLimit), timeout
+	case waiting < d.p.share():
+		return timeout, max(timeout, min(2*d.usual, crowdLimit))
+	}
+	timeout = max(timeout, min(max(2*d.usual, crowdTimeouts*timeout), crowdLimit))
+	return timeout, timeout
 }
 
 func earlier(a, b time.Time) time.Time {

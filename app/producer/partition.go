@@ -16,8 +16,8 @@ import (
 
 const (
 	// recordOverhead is what a record costs in memory besides its bytes: its
-	// share of the batch, its Pending and its callback.
-	recordOverhead = 48
+	// Pending and its callback.
+	recordOverhead = 32
 	// smallBatch is the size in bytes, before compression, of batches that are
 	// so small because their partitions are many.
 	smallBatch = 64 << 10

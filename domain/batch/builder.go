@@ -10,14 +10,13 @@ import (
 	"github.com/streamhouse/streamhouse/domain/mutant"
 )
 
-// RecordBound returns an upper bound of the bytes that one Append adds.
+// RecordBound returns an upper bound of the bytes that one Append adds, for a
+// timestamp within 2^31 ms of the batch's first and in a batch of at most
+// domain.MaxBatchBytes.
 func RecordBound(key, value []byte, headers []domain.Header) int {
-	const fixed = 5 + 1 + 10 + 5 + 5 + 5 + 5 // length, attributes, timestamp, offset, three counts
-	n := fixed + len(key) + len(value)
-	for i := range headers {
-		n += 5 + len(headers[i].Key) + 5 + len(headers[i].Value)
-	}
-	return n
+	const fixed = 1 + 5 + 4 // attributes, timestamp of 32 bits, offset of 28
+	body := fixed + bytesSize(key) + bytesSize(value) + headersSize(headers)
+	return uvarintSize(uint64(body)<<1) + body
 }
 
 // Builder gathers records, already in their final form, in one buffer or in

@@ -16,7 +16,11 @@ func TestAppend_NeverAddsMoreThanRecordBound(t *testing.T) {
 		var b batch.Builder
 		for _, it := range rapid.SliceOfN(genItem, 1, 12).Draw(t, "items") {
 			before := b.Len()
-			b.Append(it.timestamp, it.key, it.value, it.headers)
+			near := it.timestamp
+			if b.Count() > 0 {
+				near = b.BaseTimestamp() + int64(int32(it.timestamp))
+			}
+			b.Append(near, it.key, it.value, it.headers)
 			if added, bound := b.Len()-before, batch.RecordBound(it.key, it.value, it.headers); added > bound {
 				t.Fatalf("%d bytes were added, the bound is %d", added, bound)
 			}
