@@ -157,7 +157,9 @@ func (w *commitWork) judge(row *segmentRow, seg commit.Segment) {
 }
 
 var (
-	insertExtents = newBulk(`INSERT INTO extents (partition_key, base_offset, last_offset, segment_no,
+	// A transaction whose statement failed is rolled back, so SQLite need not save,
+	// for ABORT, each page before the statement changes it.
+	insertExtents = newBulk(`INSERT OR FAIL INTO extents (partition_key, base_offset, last_offset, segment_no,
 		position, length, batches, max_timestamp, committed_at, row_crc32c) VALUES `, "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", "")
 	settleSegments = newBulk("WITH v(no, state, at, size, crc, live, outcomes) AS (VALUES ", "(?, ?, ?, ?, ?, ?, ?)",
 		`) UPDATE segments SET state = v.state, state_at = v.at, size_bytes = v.size, crc32c = v.crc,

@@ -110,8 +110,8 @@ func TestCommit_WhoseAnswerIsLostIsSettledByTheSameCallAgain(t *testing.T) {
 
 func TestCommit_ThatFailsBeforeItsCommitStoresNothing(t *testing.T) {
 	for _, f := range []faulty{
-		{text: "INSERT INTO extents", err: injected(lib.SQLITE_IOERR_WRITE), after: true},
-		{text: "INSERT INTO extents", err: injected(lib.SQLITE_NOMEM)},
+		{text: "INSERT OR FAIL INTO extents", err: injected(lib.SQLITE_IOERR_WRITE), after: true},
+		{text: "INSERT OR FAIL INTO extents", err: injected(lib.SQLITE_NOMEM)},
 		{text: "REPLACE INTO partitions", err: injected(lib.SQLITE_FULL), after: true},
 		{text: "COMMIT", err: injected(lib.SQLITE_FULL)},
 		{text: "BEGIN", err: injected(lib.SQLITE_IOERR_SHMSIZE)},

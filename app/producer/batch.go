@@ -18,19 +18,28 @@ import (
 // nil.
 type Callback func(domain.SendResult, error)
 
+// gathering is what each record changes of the batch that it joins. That of an open
+// batch lies in its partition, which each record needs anyway: with very many partitions
+// a record waits for memory, and neighbouring cache lines come together.
+type gathering struct {
+	builder   batch.Builder
+	callbacks []pendingCallback
+	charge    int64         // what its records hold of the budget
+	since     time.Duration // from the producer's beginning to the acceptance of the first record
+	firstMS   int64         // that acceptance in Unix milliseconds
+}
+
 // outgoing is a batch on its way, from its first record to the end of its last
 // callback. The mutex of its partition guards it until done is closed.
 type outgoing struct {
-	// What every record touches comes first, in two cache lines.
-	builder   batch.Builder
-	callbacks []pendingCallback
-	charge    int64     // what its records hold of the budget
-	first     time.Time // when the first record was accepted
-	firstMS   int64     // the same in Unix milliseconds
+	first time.Time // when the first record was accepted
+
+	// Set when it is closed.
+	gathering
+	count int32
 	// baseTimestamp is the first record's, in Unix milliseconds; the others'
 	// are deltas to it.
 	baseTimestamp int64
-	count         int32
 
 	part  *partition
 	group uint64 // see generations
@@ -65,18 +74,28 @@ type pendingCallback struct {
 	delta int32
 }
 
-// fits reports whether a record of at most bound bytes may join o.
-func (o *outgoing) fits(bound, limit int, delta int64) bool {
-	return o.builder.Len()+bound <= limit && delta >= math.MinInt32 && delta <= math.MaxInt32
+// fits reports whether a record of at most bound bytes may join at ts.
+func (g *gathering) fits(bound, limit int, ts int64) bool {
+	delta := ts - g.builder.BaseTimestamp()
+	return g.builder.Len()+bound <= limit && delta >= math.MinInt32 && delta <= math.MaxInt32
 }
 
-// timestamp returns when r happened, by the record or by the clock.
-func (o *outgoing) timestamp(r *domain.Record) int64 {
+// delta returns how much later than the first record one at ts is.
+func (g *gathering) delta(ts int64) int32 {
+	if g.builder.Count() == 0 {
+		return 0
+	}
+	return int32(ts - g.builder.BaseTimestamp())
+}
+
+// timestamp returns when r happened, by the record or by the clock; the
+// producer began at began.
+func (g *gathering) timestamp(r *domain.Record, began time.Time) int64 {
 	if !r.Timestamp.IsZero() {
 		return r.Timestamp.UnixMilli()
 	}
 	// A reading of the monotonic clock costs half of one of the wall clock.
-	return o.firstMS + time.Since(o.first).Milliseconds()
+	return g.firstMS + (time.Since(began) - g.since).Milliseconds()
 }
 
 // note records how the present attempt failed.
@@ -171,7 +190,7 @@ func (p *pendings) take() *Pending {
 
 // refused is the Pending of a record that was not accepted, for err.
 func refused(err error) *Pending {
-	o := &outgoing{part: &partition{topic: &topic{}}, done: make(chan struct{}), err: err}
+	o := &outgoing{part: &partition{sending: &sending{topic: &topic{}}}, done: make(chan struct{}), err: err}
 	close(o.done)
 	return &Pending{o: o}
 }

@@ -29,16 +29,28 @@ const (
 // partition is where records of one partition wait and how their batches keep
 // their order. Records enter open; full batches stand in queue; sent ones in inflight. All
 // three together are in the order of sending.
+//
+// A partition itself is what each record touches, five cache lines, and those of a topic lie
+// side by side (see partitionIn): with very many of them a record waits for memory, unless the
+// processor sees which comes next. What only batches touch is in sending.
 type partition struct {
-	// What every record touches comes first, so that it shares a cache line.
 	mu      sync.Mutex
 	open    *outgoing
 	p       *Producer
-	listed  bool // in the dispatcher's list of ready partitions
-	hold    hold // why nothing is sent although something waits
-	gone    bool // the topic is deleted
-	calling bool // a goroutine runs callbacks
+	listed  bool      // in the dispatcher's list of ready partitions
+	hold    hold      // why nothing is sent although something waits
+	gone    bool      // the topic is deleted
+	calling bool      // a goroutine runs callbacks
+	now     gathering // of the open batch
+	*sending
+	// The newest callbacks of the open batch, which go on to its list eight at a
+	// time, for the reason that stages have.
+	newest [8]pendingCallback
+	fresh  int // how many of newest are not in the list yet
+}
 
+// sending is the part of a partition that its batches touch.
+type sending struct {
 	topic    *topic
 	id       domain.PartitionID
 	queue    []*outgoing
@@ -70,86 +82,110 @@ func (part *partition) append(r *domain.Record, bound int, held int64, callback 
 	if part.gone {
 		return nil, errTopicReplaced
 	}
-	o, ts, err := part.room(r, bound)
+	ts, err := part.room(r, bound)
 	if err != nil {
 		return nil, err
 	}
-	o.builder.Append(ts, r.Key, r.Value, r.Headers)
-	o.charge += held
-	if trace != nil {
-		o.traces = ports.AddTrace(o.traces, *trace)
-	}
+	g := &part.now
 	pending := part.p.pendings.take()
-	pending.o, pending.index, pending.delta = o, o.count, int32(ts-o.baseTimestamp)
-	if callback != nil {
-		o.callbacks = append(o.callbacks, pendingCallback{callback, pending.index, pending.delta})
+	pending.o, pending.index, pending.delta = part.open, int32(g.builder.Count()), g.delta(ts)
+	g.builder.Append(ts, r.Key, r.Value, r.Headers)
+	g.charge += held
+	if trace != nil {
+		part.open.traces = ports.AddTrace(part.open.traces, *trace)
 	}
-	o.count++
-	part.announce(o)
+	if callback != nil {
+		part.note(pendingCallback{callback, pending.index, pending.delta})
+	}
+	part.announce()
 	return pending, nil
 }
 
-// room returns the open batch with room for r, and r's timestamp.
-func (part *partition) room(r *domain.Record, bound int) (*outgoing, int64, error) {
-	cfg := &part.p.cfg
-	if o := part.open; o != nil {
-		ts := o.timestamp(r)
-		if o.fits(bound, cfg.BatchBytes, ts-o.baseTimestamp) && !part.stale(o, r, ts) {
-			part.grow(o, bound)
-			return o, ts, nil
+// note keeps a callback of the open batch.
+func (part *partition) note(c pendingCallback) {
+	if part.fresh == len(part.newest) {
+		part.listCallbacks()
+	}
+	part.newest[part.fresh] = c
+	part.fresh++
+}
+
+// listCallbacks moves the newest callbacks to the open batch's list.
+func (part *partition) listCallbacks() {
+	part.now.callbacks = append(part.now.callbacks, part.newest[:part.fresh]...)
+	clear(part.newest[:part.fresh])
+	part.fresh = 0
+}
+
+// room makes room for r in an open batch, and returns r's timestamp.
+func (part *partition) room(r *domain.Record, bound int) (int64, error) {
+	p, g := part.p, &part.now
+	if part.open != nil {
+		ts := g.timestamp(r, p.began)
+		if g.fits(bound, p.cfg.BatchBytes, ts) && !part.stale(r, ts) {
+			part.grow(bound)
+			return ts, nil
 		}
 		part.shut()
 	}
-	o, err := part.newBatch(bound)
-	if err != nil {
-		return nil, 0, err
+	if err := part.newBatch(bound); err != nil {
+		return 0, err
 	}
-	part.open = o
-	o.baseTimestamp = o.timestamp(r)
-	return o, o.baseTimestamp, nil
+	return g.timestamp(r, p.began), nil
 }
 
-// stale reports that o has waited long enough behind others for its youngest
-// record to suffer from the age of its oldest when the delivery deadline comes. Ts is r's.
-func (part *partition) stale(o *outgoing, r *domain.Record, ts int64) bool {
-	age := time.Duration(ts-o.firstMS) * time.Millisecond // no further look at the clock
+// stale reports that the open batch has waited long enough behind others for its
+// youngest record to suffer from the age of its oldest when the delivery deadline comes. Ts is r's.
+func (part *partition) stale(r *domain.Record, ts int64) bool {
+	age := time.Duration(ts-part.now.firstMS) * time.Millisecond // no further look at the clock
 	if !r.Timestamp.IsZero() {
-		age = time.Since(o.first)
+		age = time.Since(part.p.began) - part.now.since
 	}
 	return age > max(part.p.cfg.DeliveryTimeout/16, part.p.cfg.BatchTimeout)
 }
 
-func (part *partition) newBatch(bound int) (*outgoing, error) {
+// newBatch opens a batch whose first record takes bound bytes at most.
+func (part *partition) newBatch(bound int) error {
+	p := part.p
 	if part.topic.replaced.Load() {
-		return nil, errTopicReplaced
+		return errTopicReplaced
 	}
-	group, err := part.p.generations.begin()
+	group, err := p.generations.begin()
 	if err != nil {
-		return nil, cmp.Or(part.p.usable(), err)
+		return cmp.Or(p.usable(), err)
 	}
 	now := time.Now()
-	part.p.refresh(part.topic, now)
-	o := &outgoing{
-		part: part, group: group, first: now, firstMS: now.UnixMilli(),
-		done: make(chan struct{}), callbacks: part.p.slots.take(),
-	}
-	o.builder.Reset(part.p.buffers.take(max(part.expected(), batch.HeaderSize+bound)))
+	p.refresh(part.topic, now)
+	o := &outgoing{part: part, group: group, first: now, done: make(chan struct{})}
+	part.open = o
+	part.now = gathering{since: now.Sub(p.began), firstMS: now.UnixMilli(), callbacks: p.slots.take()}
+	part.now.builder.Reset(p.buffers.take(max(part.expected(), batch.HeaderSize+bound)))
 	if part.stage == nil {
-		part.stage = part.p.stages.take()
+		part.stage = p.stages.take()
 	}
-	o.builder.Stage(part.stage)
+	part.now.builder.Stage(part.stage)
 	part.order = append(part.order, o)
-	part.p.reaper.by(o.deadline().Add(reapAfter))
-	return o, nil
+	p.reaper.by(o.deadline().Add(reapAfter))
+	return nil
 }
 
 // shut moves the open batch into the queue: nothing joins it any more.
 func (part *partition) shut() {
-	if o := part.open; o != nil {
-		o.builder.Unstage()
+	if o := part.closeOpen(); o != nil {
 		part.queue = append(part.queue, o)
-		part.open = nil
 	}
+}
+
+// closeOpen returns the batch that was open, if one was, with what it gathered.
+func (part *partition) closeOpen() *outgoing {
+	o := part.open
+	if o != nil {
+		part.now.builder.Unstage()
+		part.listCallbacks()
+		o.gathering, o.count, o.baseTimestamp = part.now, int32(part.now.builder.Count()), part.now.builder.BaseTimestamp()
+		part.open, part.now = nil, gathering{}
+	}
+	return o
 }
 
 // expected is how much room the next batch begins with, by the one before it. Small
@@ -161,23 +197,24 @@ func (part *partition) expected() int {
 	return min(part.lastSize+part.lastSize/8, part.p.cfg.BatchBytes)
 }
 
-// grow gives o a piece more if it has no room for bound bytes.
-func (part *partition) grow(o *outgoing, bound int) {
-	have := o.builder.Cap()
-	if o.builder.Len()+bound <= have {
+// grow gives the open batch a piece more if it has no room for bound bytes.
+func (part *partition) grow(bound int) {
+	b := &part.now.builder
+	have := b.Cap()
+	if b.Len()+bound <= have {
 		return
 	}
 	piece := min(max(pieceSize, have/4), part.p.cfg.BatchBytes)
-	o.builder.Extend(part.p.buffers.take(max(piece, bound)))
+	b.Extend(part.p.buffers.take(max(piece, bound)))
 }
 
 // announce tells the dispatcher what it has to know of a record just added.
-func (part *partition) announce(o *outgoing) {
+func (part *partition) announce() {
 	d := &part.p.dispatcher
 	if part.sendable() {
-		part.list(o.first)
+		part.list(part.oldest())
 	}
-	if int(o.count) == part.p.cfg.BatchSize {
+	if part.now.builder.Count() == part.p.cfg.BatchSize {
 		d.trigger()
 	}
 	d.checkWaterline()
@@ -244,12 +281,7 @@ func (part *partition) next() *outgoing {
 		part.queue = part.queue[1:]
 		return o
 	}
-	o := part.open
-	if o != nil {
-		o.builder.Unstage()
-	}
-	part.open = nil
-	return o
+	return part.closeOpen()
 }
 
 func (part *partition) oldest() time.Time {

@@ -133,7 +133,7 @@ func (t *topic) idle() bool {
 	return true
 }
 
-// eachPartition calls f for every partition that was ever written to.
+// eachPartition calls f for every partition that was ever written to, and some others.
 func (ts *topics) eachPartition(f func(*partition)) {
 	ts.mu.Lock()
 	all := ts.all
@@ -173,11 +173,21 @@ func (t *topic) partition(id domain.PartitionID) *partition {
 	return t.partitionIn(list, id)
 }
 
+// groupSize is how many partitions are made at a time, side by side.
+const groupSize = 64
+
 func (t *topic) partitionIn(list []atomic.Pointer[partition], id domain.PartitionID) *partition {
 	if part := list[id].Load(); part != nil {
 		return part
 	}
-	list[id].CompareAndSwap(nil, &partition{p: t.p, topic: t, id: id, session: t.p.session.Load()})
+	first := int(id) / groupSize * groupSize
+	group := list[first:min(first+groupSize, len(list))]
+	parts, sendings := make([]partition, len(group)), make([]sending, len(group))
+	for i := range group {
+		sendings[i] = sending{topic: t, id: domain.PartitionID(first + i), session: t.p.session.Load()}
+		parts[i].p, parts[i].sending = t.p, &sendings[i]
+		group[i].CompareAndSwap(nil, &parts[i])
+	}
 	return list[id].Load()
 }
 

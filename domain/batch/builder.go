@@ -32,16 +32,16 @@ type Builder struct {
 	base    int64
 	largest int64
 	count   int32
+	before  int     // bytes in the pieces before buf
+	room    int     // in those after it
 	others  *pieces // nil while buf is all there is
 }
 
 // pieces are those beside the one that is written to.
 type pieces struct {
-	full   [][]byte // before it
-	spare  [][]byte // after it
-	before int      // bytes in full
-	room   int      // in spare
-	array  [8][]byte
+	full  [][]byte // before it
+	spare [][]byte // after it
+	array [8][]byte
 }
 
 // Reset empties the builder. From then on it writes into buf[:0], which it owns
@@ -56,7 +56,7 @@ func (b *Builder) Extend(piece []byte) {
 		b.others.full = b.others.array[:0]
 	}
 	b.others.spare = append(b.others.spare, piece[:0])
-	b.others.room += cap(piece)
+	b.room += cap(piece)
 }
 
 // Gather moves what is there into buf[:0], in one piece, writes on there, and
@@ -70,7 +70,7 @@ func (b *Builder) Gather(buf []byte, release func([]byte)) {
 	}
 	out = append(out, b.buf...)
 	b.giveBack(release)
-	b.buf, b.others = out, nil
+	b.buf, b.others, b.before, b.room = out, nil, 0, 0
 }
 
 // Release empties the builder and gives each buffer back.
@@ -92,7 +92,7 @@ func (b *Builder) giveBack(release func([]byte)) {
 }
 
 // InPieces reports whether what is there is not in one piece.
-func (b *Builder) InPieces() bool { return b.others != nil && len(b.others.full) > 0 }
+func (b *Builder) InPieces() bool { return b.before > 0 }
 
 // Stage lends the builder the small buffer stage until Unstage or Reset. Records
 // gather there and go on to the batch's buffer several at a time: with very many
@@ -131,36 +131,26 @@ func (b *Builder) write(p []byte) {
 // bytes if there is none.
 func (o *pieces) next(b *Builder, n int) {
 	o.full = append(o.full, b.buf)
-	o.before += len(b.buf)
+	b.before += len(b.buf)
 	if len(o.spare) == 0 {
 		b.buf = make([]byte, 0, n)
 		return
 	}
 	b.buf = o.spare[0]
 	o.spare = o.spare[1:]
-	o.room -= cap(b.buf)
+	b.room -= cap(b.buf)
 }
 
 // Len returns the bytes of the batch so far, header included, before
 // compression.
-func (b *Builder) Len() int {
-	if b.others != nil && b.others.before > 0 {
-		return b.others.before + len(b.buf) + len(b.stage)
-	}
-	return max(len(b.buf), HeaderSize) + len(b.stage)
-}
+func (b *Builder) Len() int { return max(b.before+len(b.buf), HeaderSize) + len(b.stage) }
 
 // EncodeBound returns the room that Encode needs in dst to grow it only if the
 // codec makes the records longer by more than 1/1024 and 64 bytes. LZ4 frames do not.
 func (b *Builder) EncodeBound() int { return b.Len() + b.Len()/1024 + 64 }
 
 // Cap returns the size that the batch can reach in the present buffers.
-func (b *Builder) Cap() int {
-	if b.others == nil {
-		return cap(b.buf)
-	}
-	return b.others.before + cap(b.buf) + b.others.room
-}
+func (b *Builder) Cap() int { return b.before + cap(b.buf) + b.room }
 
 // Count returns the number of records.
 func (b *Builder) Count() int { return int(b.count) }
