@@ -6,6 +6,7 @@ import (
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
 	"github.com/streamhouse/streamhouse/domain/mutant"
+	"github.com/streamhouse/streamhouse/domain/sequence"
 	"github.com/streamhouse/streamhouse/ports"
 )
 
@@ -16,10 +17,23 @@ type view struct {
 
 	activeAt map[domain.ProducerID]int64
 
-	grown    []commit.PartitionKey // those that got records, each once
-	isGrown  map[commit.PartitionKey]bool
-	written  []commit.StreamKey // streams that got records, each once
-	accepted map[commit.StreamKey]bool
+	grown     []grown
+	isGrown   map[*commit.Partition]bool
+	written   []written
+	isWritten map[*sequence.State]bool
+}
+
+// grown is a partition that got records, and its row's key.
+type grown struct {
+	key int64
+	row *commit.Partition
+}
+
+// written is a stream that got records.
+type written struct {
+	producer  domain.ProducerID
+	partition int64 // its row's key
+	state     *sequence.State
 }
 
 // named is what segments name and the memo does not know, each once; the
@@ -55,10 +69,8 @@ func (v *view) init(m *memo, n int) {
 	v.Expired = make(map[domain.ProducerID]bool)
 	v.Partitions, v.Streams = m.partitions, m.streams
 	v.activeAt = make(map[domain.ProducerID]int64)
-	v.isGrown = make(map[commit.PartitionKey]bool, n)
-	v.grown = make([]commit.PartitionKey, 0, n)
-	v.accepted = make(map[commit.StreamKey]bool, n)
-	v.written = make([]commit.StreamKey, 0, n)
+	v.grown, v.isGrown = make([]grown, 0, n), make(map[*commit.Partition]bool, n)
+	v.written, v.isWritten = make([]written, 0, n), make(map[*sequence.State]bool, n)
 }
 
 // name returns what the segments name, in the order in which it appears.
@@ -213,20 +225,24 @@ func (v *view) loadStreams(c *conn, streams []commit.StreamKey) error {
 	}, args)
 }
 
-// touch notes what the outcomes of seg changed.
+// touch notes what the outcomes of seg changed, each row once.
 func (v *view) touch(seg commit.Segment, outcomes []commit.Outcome) {
 	for i := range seg.Batches {
 		if outcomes[i].Status != commit.Accepted {
 			continue
 		}
 		k := seg.Batches[i].Stream()
-		if !v.isGrown[k.PartitionKey] {
-			v.isGrown[k.PartitionKey] = true
-			v.grown = append(v.grown, k.PartitionKey)
+		key, row := v.keys[k.PartitionKey], v.Partitions[k.PartitionKey]
+		if !v.isGrown[row] {
+			v.isGrown[row] = true
+			v.grown = append(v.grown, grown{key, row})
 		}
-		if k.Producer != commit.NoProducer && !v.accepted[k] {
-			v.accepted[k] = true
-			v.written = append(v.written, k)
+		if k.Producer == commit.NoProducer {
+			continue
+		}
+		if state := v.Streams[k]; !v.isWritten[state] {
+			v.isWritten[state] = true
+			v.written = append(v.written, written{k.Producer, key, state})
 		}
 	}
 }
@@ -236,16 +252,17 @@ const refreshAfter = 3_600_000
 
 var (
 	storePartitions = newBulk("REPLACE INTO partitions ("+partitionColumns+") VALUES ", "(?, ?, ?, ?, ?)", "")
-	storeStreams    = newBulk("REPLACE INTO producer_partitions (producer_id, partition_key, accepted_at, state) VALUES ", "(?, ?, ?, ?)", "")
-	storeActive     = query{"UPDATE producers SET active_at = ? WHERE producer_id = ?"}
+	storeStreams    = newBulk("INSERT OR FAIL INTO producer_partitions (producer_id, partition_key, accepted_at, state) VALUES ", "(?, ?, ?, ?)",
+		" ON CONFLICT DO UPDATE SET accepted_at = excluded.accepted_at, state = excluded.state")
+	storeActive = query{"UPDATE producers SET active_at = ? WHERE producer_id = ?"}
 )
 
 // store writes what touch has noted.
 func (v *view) store(c *conn, now int64) error {
 	args := make([]driver.Value, 0, len(v.grown)*storePartitions.width)
-	for _, k := range v.grown {
-		p := v.Partitions[k]
-		args = append(args, v.keys[k], int64(p.LogStart), int64(p.NextOffset), p.Bytes, sumOfPartition(*p))
+	for _, g := range v.grown {
+		p := g.row
+		args = append(args, g.key, int64(p.LogStart), int64(p.NextOffset), p.Bytes, sumOfPartition(*p))
 	}
 	if err := c.execBulk(storePartitions, args); err != nil {
 		return err
@@ -254,8 +271,8 @@ func (v *view) store(c *conn, now int64) error {
 		return nil
 	}
 	args = args[:0]
-	for _, k := range v.written {
-		args = append(args, int64(k.Producer), v.keys[k.PartitionKey], now, packState(v.Streams[k]))
+	for _, w := range v.written {
+		args = append(args, int64(w.producer), w.partition, now, packState(w.state))
 	}
 	if err := c.execBulk(storeStreams, args); err != nil {
 		return err
@@ -264,12 +281,12 @@ func (v *view) store(c *conn, now int64) error {
 }
 
 func (v *view) storeActive(c *conn, now int64) error {
-	for _, k := range v.written {
-		if now-v.activeAt[k.Producer] < refreshAfter {
+	for _, w := range v.written {
+		if now-v.activeAt[w.producer] < refreshAfter {
 			continue
 		}
-		v.activeAt[k.Producer] = now
-		if err := c.exec(&storeActive, now, int64(k.Producer)); err != nil {
+		v.activeAt[w.producer] = now
+		if err := c.exec(&storeActive, now, int64(w.producer)); err != nil {
 			return err
 		}
 	}

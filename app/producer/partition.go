@@ -277,8 +277,7 @@ func (part *partition) seal(o *outgoing) {
 func (part *partition) next() *outgoing {
 	if len(part.queue) > 0 {
 		o := part.queue[0]
-		part.queue[0] = nil
-		part.queue = part.queue[1:]
+		part.queue = without(part.queue, 1)
 		return o
 	}
 	return part.closeOpen()
@@ -329,8 +328,7 @@ func (part *partition) settle(o *outgoing, result ports.AppendResult) {
 	}
 	for len(part.inflight) > 0 && part.inflight[0].ok() {
 		head := part.inflight[0]
-		part.inflight[0] = nil
-		part.inflight = part.inflight[1:]
+		part.inflight = without(part.inflight, 1)
 		part.failures = 0
 		part.complete(head, head.result.Base, head.result.Err)
 	}
@@ -404,12 +402,7 @@ func (part *partition) callback() {
 			part.completions = append(part.completions, o)
 		}
 	}
-	clear(part.order[:n])
-	if n == len(part.order) {
-		part.order = part.order[:0]
-	} else {
-		part.order = part.order[n:]
-	}
+	part.order = without(part.order, n)
 	if len(part.completions) > 0 && !part.calling {
 		part.calling = true
 		part.p.spawn(part.call)
@@ -437,10 +430,10 @@ func (o *outgoing) release() {
 // call runs callbacks, batch by batch in order, until none is left. One
 // goroutine a partition does, so that a slow callback delays only its partition's.
 func (part *partition) call() {
+	var ready []*outgoing
 	for {
 		part.mu.Lock()
-		ready := part.completions
-		part.completions = nil
+		ready, part.completions = part.completions, ready[:0]
 		part.calling = len(ready) > 0
 		part.mu.Unlock()
 		if len(ready) == 0 {
@@ -457,5 +450,16 @@ func (part *partition) call() {
 			o.callbacks = nil
 			part.p.finished(o)
 		}
+		clear(ready)
 	}
+}
+
+// without returns list without its first n batches, with the same room if that
+// are all: most partitions have one batch at a time.
+func without(list []*outgoing, n int) []*outgoing {
+	clear(list[:n])
+	if n == len(list) {
+		return list[:0]
+	}
+	return list[n:]
 }
