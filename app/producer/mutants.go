@@ -24,6 +24,7 @@ const (
 	mutantSharesHeader = mutant.ID("producer-writes-trace-into-callers-headers")
 	mutantTracesAll    = mutant.ID("producer-traces-unsampled-records")
 	mutantSpanPerBatch = mutant.ID("producer-keeps-spans-of-retried-requests-open")
+	mutantCallsAlone   = mutant.ID("producer-slow-callback-holds-up-others")
 )
 
 // Mutants lists the planted bugs of this package.
@@ -43,4 +44,5 @@ var Mutants = []mutant.ID{
 	mutantSharesHeader,
 	mutantTracesAll,
 	mutantSpanPerBatch,
+	mutantCallsAlone,
 }

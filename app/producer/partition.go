@@ -40,7 +40,7 @@ type partition struct {
 	listed  bool      // in the dispatcher's list of ready partitions
 	hold    hold      // why nothing is sent although something waits
 	gone    bool      // the topic is deleted
-	calling bool      // a goroutine runs callbacks
+	calling bool      // a goroutine runs callbacks, or will
 	now     gathering // of the open batch
 	*sending
 	// The newest callbacks of the open batch, which go on to its list eight at a
@@ -405,7 +405,7 @@ func (part *partition) callback() {
 	part.order = without(part.order, n)
 	if len(part.completions) > 0 && !part.calling {
 		part.calling = true
-		part.p.spawn(part.call)
+		part.p.callers.add(part)
 	}
 }
 
@@ -428,7 +428,7 @@ func (o *outgoing) release() {
 }
 
 // call runs callbacks, batch by batch in order, until none is left. One
-// goroutine a partition does, so that a slow callback delays only its partition's.
+// goroutine at a time does.
 func (part *partition) call() {
 	var ready []*outgoing
 	for {

@@ -55,6 +55,7 @@ type Producer struct {
 	slots       slots
 	stages      stages
 	pendings    pendings
+	callers     callers
 	generations *generations
 	dispatcher  dispatcher
 	reaper      reaper
@@ -105,7 +106,7 @@ func New(ctx context.Context, to Ports, cfg Config) (*Producer, error) {
 	}
 	p.dispatcher.p, p.dispatcher.wake = p, make(chan struct{}, 1)
 	p.dispatcher.waterline.Store(p.share())
-	p.reaper.p = p
+	p.reaper.p, p.callers.p = p, p
 	p.reaper.at.Store(never)
 	p.spawn(p.dispatcher.run)
 	return p, nil
@@ -138,8 +139,8 @@ func (p *Producer) Send(ctx context.Context, r domain.Record) (domain.SendResult
 // SendAsync blocks while the buffer is full or the topic has to be looked up;
 // if ctx ends meanwhile the record is not accepted. Once accepted it is not withdrawn by ctx.
 //
-// Callbacks of one partition run in order, on a goroutine of their own: a slow one
-// delays no delivery, until the buffer is full of records that wait for theirs. A
+// Callbacks of one partition run in order, one at a time: a slow one delays those of
+// its partition only, and no delivery until the buffer is full of records that wait for theirs. A
 // record that is not accepted has its callback called before SendAsync returns. A
 // callback may send, but not Flush or Close.
 func (p *Producer) SendAsync(ctx context.Context, r domain.Record, callback Callback) *Pending {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -368,6 +369,42 @@ func TestSendAsync_CallbacksRunInOrderAndASlowOneDelaysNobody(t *testing.T) {
 		}
 		if len(seen) != 10 {
 			t.Errorf("%d callbacks ran before Flush returned, want 10", len(seen))
+		}
+	})
+}
+
+// However many callbacks are slow, those of the other partitions run.
+func TestSendAsync_ASlowCallbackHoldsUpItsPartitionOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const partitions, slow = 8, 3
+		w := newWire(t)
+		w.topic(t, partitions)
+		p := w.open(t, nil)
+		end := make(chan struct{})
+		var called [partitions]atomic.Int32
+		for range 2 {
+			for id := range domain.PartitionID(partitions) {
+				p.SendAsync(t.Context(), domain.Record{Topic: "t", Partition: domain.ToPartition(id)}, func(domain.SendResult, error) {
+					if id < slow {
+						<-end
+					}
+					called[id].Add(1)
+				})
+			}
+			synctest.Wait()
+		}
+		for id := range called {
+			want := int32(2)
+			if id < slow {
+				want = 0
+			}
+			if n := called[id].Load(); n != want {
+				t.Errorf("%d callbacks of partition %d have run, want %d", n, id, want)
+			}
+		}
+		close(end)
+		if err := p.Flush(t.Context()); err != nil {
+			t.Fatal(err)
 		}
 	})
 }
