@@ -1,7 +1,9 @@
 package sqlite
 
 import (
+	"cmp"
 	"database/sql/driver"
+	"slices"
 
 	"github.com/streamhouse/streamhouse/domain"
 	"github.com/streamhouse/streamhouse/domain/commit"
@@ -17,10 +19,8 @@ type view struct {
 
 	activeAt map[domain.ProducerID]int64
 
-	grown     []grown
-	isGrown   map[*commit.Partition]bool
-	written   []written
-	isWritten map[*sequence.State]bool
+	grown   []grown
+	written []written
 }
 
 // grown is a partition that got records, and its row's key.
@@ -69,8 +69,7 @@ func (v *view) init(m *memo, n int) {
 	v.Expired = make(map[domain.ProducerID]bool)
 	v.Partitions, v.Streams = m.partitions, m.streams
 	v.activeAt = make(map[domain.ProducerID]int64)
-	v.grown, v.isGrown = make([]grown, 0, n), make(map[*commit.Partition]bool, n)
-	v.written, v.isWritten = make([]written, 0, n), make(map[*sequence.State]bool, n)
+	v.grown, v.written = make([]grown, 0, n), make([]written, 0, n)
 }
 
 // name returns what the segments name, in the order in which it appears.
@@ -225,26 +224,35 @@ func (v *view) loadStreams(c *conn, streams []commit.StreamKey) error {
 	}, args)
 }
 
-// touch notes what the outcomes of seg changed, each row once.
+// touch notes what the outcomes of seg changed. Its batches are sorted by partition.
 func (v *view) touch(seg commit.Segment, outcomes []commit.Outcome) {
 	for i := range seg.Batches {
 		if outcomes[i].Status != commit.Accepted {
 			continue
 		}
 		k := seg.Batches[i].Stream()
-		key, row := v.keys[k.PartitionKey], v.Partitions[k.PartitionKey]
-		if !v.isGrown[row] {
-			v.isGrown[row] = true
-			v.grown = append(v.grown, grown{key, row})
+		row := v.Partitions[k.PartitionKey]
+		last := len(v.grown) - 1
+		if last < 0 || v.grown[last].row != row {
+			v.grown = append(v.grown, grown{v.keys[k.PartitionKey], row})
+			last++
 		}
-		if k.Producer == commit.NoProducer {
-			continue
-		}
-		if state := v.Streams[k]; !v.isWritten[state] {
-			v.isWritten[state] = true
-			v.written = append(v.written, written{k.Producer, key, state})
+		if k.Producer != commit.NoProducer {
+			v.written = append(v.written, written{k.Producer, v.grown[last].key, v.Streams[k]})
 		}
 	}
+}
+
+// once leaves each row once, in the order of their keys.
+func (v *view) once() {
+	byKey := func(a, b grown) int { return cmp.Compare(a.key, b.key) }
+	slices.SortFunc(v.grown, byKey)
+	v.grown = slices.CompactFunc(v.grown, func(a, b grown) bool { return a == b })
+	byStream := func(a, b written) int {
+		return cmp.Or(cmp.Compare(a.producer, b.producer), cmp.Compare(a.partition, b.partition))
+	}
+	slices.SortFunc(v.written, byStream)
+	v.written = slices.CompactFunc(v.written, func(a, b written) bool { return a == b })
 }
 
 // refreshAfter is how late producers.active_at may be, in milliseconds.
@@ -259,6 +267,7 @@ var (
 
 // store writes what touch has noted.
 func (v *view) store(c *conn, now int64) error {
+	v.once()
 	args := make([]driver.Value, 0, len(v.grown)*storePartitions.width)
 	for _, g := range v.grown {
 		p := g.row

@@ -25,7 +25,7 @@ func TestSendAsync_OfManyPartitionsTheOldestGoFirstAndTheOthersKeepTheirTime(t *
 		p := w.open(t, func(c *Config) { c.BufferBytes = 4 << 20 })
 		p.SendAsync(t.Context(), value("stuck"), nil)
 		synctest.Wait()
-		body := strings.Repeat("x", 2322)
+		body := strings.Repeat("x", 2484)
 		send := func(from, to int) {
 			for i := from; i < to; i++ {
 				r := value(body)
@@ -41,9 +41,9 @@ func TestSendAsync_OfManyPartitionsTheOldestGoFirstAndTheOthersKeepTheirTime(t *
 		synctest.Wait()
 		full := w.sent()
 		if len(full) != 2 {
-			t.Fatalf("%d requests when seven eighths of the buffer wait, want one more than the one that is stuck", len(full))
+			t.Fatalf("%d requests when fifteen sixteenths of the buffer wait, want one more than the one that is stuck", len(full))
 		}
-		if n := len(full[1]); n < half/2 || n > half {
+		if n := len(full[1]); n < half/3 || n > half {
 			t.Fatalf("it takes %d batches, want about a quarter of the buffer", n)
 		}
 		timeout := DefaultConfig().BatchTimeout
@@ -129,7 +129,7 @@ func TestSendAsync_OfManyPartitionsOneThatComesBackGoesFirst(t *testing.T) {
 		send(failing+1, "stuck")
 		synctest.Wait()
 		<-time.After(time.Microsecond) // of the bubble's clock: those that follow are younger
-		body := strings.Repeat("x", 7<<9)
+		body := strings.Repeat("x", 3860)
 		for i := 2 * failing; i < partitions-64; i++ {
 			send(i, body)
 		}

@@ -15,7 +15,7 @@ const (
 	// smaller buffer has a smaller share.
 	flushBytes = 12 << 20
 	// So much waiting data makes a request by itself: flushBytes or, if that is more,
-	// gatherBytes of each waiting partition, up to seven eighths of what is not in flight.
+	// gatherBytes of each waiting partition, up to fifteen sixteenths of what is not in flight.
 	// The oldest go first and those that stay grow: a batch costs rows in the metadata store
 	// however few records it has.
 	gatherBytes = 6 << 10

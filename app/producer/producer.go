@@ -307,7 +307,7 @@ func (p *Producer) share() int64 { return min(flushBytes, p.cfg.BufferBytes/4) }
 // ripe is how much waiting data of so many partitions makes a request by itself,
 // while so much of the budget is held by what does not wait: never all that is left.
 func (p *Producer) ripe(partitions int, held int64) int64 {
-	return max(p.share(), min(int64(partitions)*gatherBytes, (p.cfg.BufferBytes-held)/8*7))
+	return max(p.share(), min(int64(partitions)*gatherBytes, (p.cfg.BufferBytes-held)/16*15))
 }
 
 // finished takes a batch off the books, once its callbacks have run.
