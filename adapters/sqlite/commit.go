@@ -158,7 +158,8 @@ func (w *commitWork) judge(row *segmentRow, seg commit.Segment) {
 
 var (
 	// A transaction whose statement failed is rolled back, so SQLite need not save,
-	// for ABORT, each page before the statement changes it.
+	// for ABORT, each page before the statement changes it. (REPLACE, and the update of a
+	// conflict, cannot do without where a column is NOT NULL.)
 	insertExtents = newBulk(`INSERT OR FAIL INTO extents (partition_key, base_offset, last_offset, segment_no,
 		position, length, batches, max_timestamp, committed_at, row_crc32c) VALUES `, "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", "")
 	settleSegments = newBulk("WITH v(no, state, at, size, crc, live, outcomes) AS (VALUES ", "(?, ?, ?, ?, ?, ?, ?)",

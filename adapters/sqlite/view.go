@@ -260,9 +260,8 @@ const refreshAfter = 3_600_000
 
 var (
 	storePartitions = newBulk("REPLACE INTO partitions ("+partitionColumns+") VALUES ", "(?, ?, ?, ?, ?)", "")
-	storeStreams    = newBulk("INSERT OR FAIL INTO producer_partitions (producer_id, partition_key, accepted_at, state) VALUES ", "(?, ?, ?, ?)",
-		" ON CONFLICT DO UPDATE SET accepted_at = excluded.accepted_at, state = excluded.state")
-	storeActive = query{"UPDATE producers SET active_at = ? WHERE producer_id = ?"}
+	storeStreams    = newBulk("REPLACE INTO producer_partitions (producer_id, partition_key, accepted_at, state) VALUES ", "(?, ?, ?, ?)", "")
+	storeActive     = query{"UPDATE producers SET active_at = ? WHERE producer_id = ?"}
 )
 
 // store writes what touch has noted.

@@ -35,18 +35,27 @@ func (c *callers) summon() {
 }
 
 func (c *callers) run() {
+	for part := c.next(true); part != nil; part = c.next(false) {
+		part.call()
+	}
+}
+
+// next takes the first of the queue, or nil if it is empty, for somebody who had
+// been summoned or is done with another.
+func (c *callers) next(summoned bool) *partition {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.coming = false
-	for len(c.queue) > 0 {
-		part := c.queue[0]
-		c.queue[0] = nil
-		c.queue = c.queue[1:]
-		if !mutant.On(mutantCallsAlone) {
-			c.summon()
-		}
-		c.mu.Unlock()
-		part.call()
-		c.mu.Lock()
+	if summoned {
+		c.coming = false
 	}
+	if len(c.queue) == 0 {
+		return nil
+	}
+	part := c.queue[0]
+	c.queue[0] = nil
+	c.queue = c.queue[1:]
+	if !mutant.On(mutantCallsAlone) {
+		c.summon()
+	}
+	return part
 }

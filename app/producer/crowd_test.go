@@ -18,11 +18,11 @@ import (
 // stay to grow; how long they may is counted from their own first record.
 func TestSendAsync_OfManyPartitionsTheOldestGoFirstAndTheOthersKeepTheirTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const partitions, half = 3*crowd + 24, 3 * crowd / 2
+		const partitions, half = 3*crowd + 24, 600
 		w := newWire(t)
 		w.topic(t, partitions)
 		w.hold = make(chan struct{})
-		p := w.open(t, func(c *Config) { c.BufferBytes = 4 << 20 })
+		p := w.open(t, func(c *Config) { c.BufferBytes, c.Codec = 4<<20, codec.NewLZ4() })
 		p.SendAsync(t.Context(), value("stuck"), nil)
 		synctest.Wait()
 		body := strings.Repeat("x", 2480)
@@ -175,6 +175,65 @@ func TestTrySend_AFullBufferDoesNotWaitForCompany(t *testing.T) {
 		if n := len(w.sent()); n < 3 || time.Since(began) > 0 {
 			t.Errorf("%d requests after %s with a full buffer, want several at once", n, time.Since(began))
 		}
+		close(w.hold)
+	})
+}
+
+// A record that is larger than what is left of the buffer does not wait for company of
+// those that fill it.
+func TestSend_ARecordThatFindsNoRoomHasOthersLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const partitions = 2 * crowd
+		w := newWire(t)
+		w.topic(t, partitions)
+		w.hold = make(chan struct{})
+		p := w.open(t, func(c *Config) { c.BufferBytes = 4 << 20 })
+		p.SendAsync(t.Context(), value("stuck"), nil)
+		synctest.Wait()
+		body := strings.Repeat("x", 3500)
+		for i := range partitions {
+			r := value(body)
+			r.Partition = domain.ToPartition(domain.PartitionID(i))
+			p.SendAsync(t.Context(), r, nil)
+		}
+		synctest.Wait()
+		if n := len(w.sent()); n != 1 {
+			t.Fatalf("%d requests before the buffer is full, want only the one that is stuck", n)
+		}
+		large := make(chan *Pending)
+		began := time.Now()
+		go func() { large <- p.SendAsync(t.Context(), value(strings.Repeat("y", 800<<10)), nil) }()
+		synctest.Wait()
+		if n := len(w.sent()); n < 2 || time.Since(began) > 0 {
+			t.Errorf("%d requests when a record found no room, want another one at once", n)
+		}
+		close(w.hold)
+		if _, err := (<-large).Wait(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// However little time records have, those of very many partitions are sent, not given up.
+func TestSendAsync_OfManyPartitionsDoNotWaitTheirDeliveryTimeoutAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const partitions = 2 * crowd
+		w := newWire(t)
+		w.topic(t, partitions)
+		w.hold = make(chan struct{})
+		p := w.open(t, func(c *Config) {
+			c.BufferBytes, c.DeliveryTimeout, c.RequestTimeout = 4<<20, 4*c.BatchTimeout, 4*c.BatchTimeout
+		})
+		p.SendAsync(t.Context(), value("stuck"), nil)
+		synctest.Wait()
+		body, began := strings.Repeat("x", 2<<10), time.Now()
+		for i := range partitions {
+			r := value(body)
+			r.Partition = domain.ToPartition(domain.PartitionID(i))
+			p.SendAsync(t.Context(), r, nil)
+		}
+		w.await(t, 2)
+		requireAbout(t, "the first left", time.Since(began), p.cfg.BatchTimeout)
 		close(w.hold)
 	})
 }

@@ -19,37 +19,40 @@ const (
 	// The oldest go first and those that stay grow: a batch costs rows in the metadata store
 	// however few records it has.
 	gatherBytes = 6 << 10
-	// maxYoungRequests bounds the requests younger than BatchTimeout.
+	// maxYoungRequests bounds the requests that are not slow yet.
 	maxYoungRequests = 4
-	// A request of at least heavyBytes and heavyRecords says that load is high;
-	// then the next one waits for paceLimit and for the one under way, unless
-	// enough for a request waits: so requests stay large.
+	// A request of at least heavyBytes and heavyRecords says that load is high; then the
+	// next one waits for paceLimit (see patience) and for the one under way, unless enough for
+	// a request waits: so requests stay large.
 	heavyBytes   = 256 << 10
 	heavyRecords = 100
 	paceLimit    = 25 * time.Millisecond
 	// With more than crowd partitions waiting, requests may take twice their usual time before
 	// the next one does not wait for them any more: small batches would make the store slower,
 	// and that the batches smaller still. While more than a request waits, it may also wait for
-	// crowdTimeouts times BatchTimeout. Either is bounded by crowdLimit.
+	// crowdTimeouts times BatchTimeout. Either is bounded by crowdLimit, and by a crowdShare-th of
+	// DeliveryTimeout, at which batches are closed anyway (see stale).
 	crowd         = 512
 	crowdTimeouts = 5
 	crowdLimit    = time.Second
+	crowdShare    = 16
 )
 
 // dispatcher decides when waiting records are sent. One goroutine runs it; it
 // owns no timer while nothing waits.
 //
-// With nothing in flight it sends at once. Else records gather: until a
+// With nothing in flight it sends at once, unless load is high. Else records gather: until a
 // partition has BatchSize of them and only one request is under way, until enough waits for a
-// request by itself, or until the oldest has waited for BatchTimeout. A request takes the waiting
-// batches of all partitions together, up to flushBytes, so that the number of requests does not
-// depend on the number of partitions. A request older than BatchTimeout is slow and holds
-// nobody back.
+// request by itself, until somebody finds the buffer full, or until the oldest has waited for
+// BatchTimeout. A request takes the waiting batches of all partitions together, up to flushBytes, so
+// that the number of requests does not depend on the number of partitions. A request older than
+// BatchTimeout is slow and holds nobody back. With very many partitions both times may be longer.
 type dispatcher struct {
 	p    *Producer
 	wake chan struct{} // capacity 1: a wake-up is never lost and never blocks
 
 	triggered atomic.Bool  // a partition reached BatchSize
+	starved   atomic.Bool  // a record found no room in the buffer
 	waterline atomic.Int64 // wake the dispatcher when so much of the budget is used
 	inflight  atomic.Int64 // of the budget: batches that are sent and not settled
 
@@ -103,6 +106,13 @@ func (d *dispatcher) delay(part *partition, at time.Time) {
 // trigger says that a partition has BatchSize records.
 func (d *dispatcher) trigger() {
 	if !d.triggered.Swap(true) {
+		d.signal()
+	}
+}
+
+// starve says that a record found no room.
+func (d *dispatcher) starve() {
+	if !d.starved.Swap(true) {
 		d.signal()
 	}
 }
@@ -212,7 +222,7 @@ func (d *dispatcher) cutAt(now time.Time) time.Time {
 	room := int64(len(d.ready)*sequence.Window) * int64(d.p.cfg.BatchBytes)
 	ripe := d.p.ripe(len(d.ready), held)
 	d.waterline.Store(held + ripe) // before the look at what is used: no crossing is missed
-	full := min(d.p.budget.used.Load()-held, room) >= ripe
+	full := min(d.p.budget.used.Load()-held, room) >= ripe || d.starved.Load() || d.p.budget.waiting.Load() > 0
 	if d.flushing > 0 || full && young < maxYoungRequests || !late.After(now) {
 		return now
 	}
@@ -229,14 +239,16 @@ func (d *dispatcher) cutAt(now time.Time) time.Time {
 // long a record waits for company, when so many bytes do.
 func (d *dispatcher) patience(waiting int64) (pace, timeout time.Duration) {
 	timeout = d.p.cfg.BatchTimeout
-	switch {
-	case len(d.ready) <= crowd:
+	if len(d.ready) <= crowd {
 		return min(timeout, paceLimit), timeout
-	case waiting < d.p.share():
-		return timeout, max(timeout, min(2*d.usual, crowdLimit))
 	}
-	timeout = max(timeout, min(max(2*d.usual, crowdTimeouts*timeout), crowdLimit))
-	return timeout, timeout
+	limit := min(crowdLimit, d.p.cfg.DeliveryTimeout/crowdShare)
+	slow := max(timeout, min(2*d.usual, limit))
+	if waiting < d.p.share() {
+		return timeout, slow
+	}
+	slow = max(slow, min(crowdTimeouts*timeout, limit))
+	return slow, slow
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -249,6 +261,7 @@ func earlier(a, b time.Time) time.Time {
 // cut makes a request of what waits and sends it.
 func (d *dispatcher) cut(now time.Time) {
 	d.triggered.Store(false) // a later trigger is for the next request
+	d.starved.Store(false)
 	d.mu.Lock()
 	ready := d.ready
 	d.ready = nil

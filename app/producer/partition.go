@@ -16,8 +16,9 @@ import (
 
 const (
 	// recordOverhead is what a record costs in memory besides its bytes: its
-	// Pending and its callback.
+	// Pending and its callback. A batch costs batchOverhead besides its buffers.
 	recordOverhead = 32
+	batchOverhead  = 480
 	// smallBatch is the size in bytes, before compression, of batches that are
 	// so small because their partitions are many.
 	smallBatch = 64 << 10
@@ -30,8 +31,8 @@ const (
 // their order. Records enter open; full batches stand in queue; sent ones in inflight. All
 // three together are in the order of sending.
 //
-// A partition itself is what each record touches, five cache lines, and those of a topic lie
-// side by side (see partitionIn): with very many of them a record waits for memory, unless the
+// A partition itself is what each record touches, five cache lines, and those of a topic of
+// very many lie side by side (see partitionIn): there a record waits for memory, unless the
 // processor sees which comes next. What only batches touch is in sending.
 type partition struct {
 	mu      sync.Mutex
@@ -141,7 +142,7 @@ func (part *partition) stale(r *domain.Record, ts int64) bool {
 	if !r.Timestamp.IsZero() {
 		age = time.Since(part.p.began) - part.now.since
 	}
-	return age > max(part.p.cfg.DeliveryTimeout/16, part.p.cfg.BatchTimeout)
+	return age > max(part.p.cfg.DeliveryTimeout/crowdShare, part.p.cfg.BatchTimeout)
 }
 
 // newBatch opens a batch whose first record takes bound bytes at most.
@@ -184,6 +185,7 @@ func (part *partition) closeOpen() *outgoing {
 		part.listCallbacks()
 		o.gathering, o.count, o.baseTimestamp = part.now, int32(part.now.builder.Count()), part.now.builder.BaseTimestamp()
 		part.open, part.now = nil, gathering{}
+		part.seal(o)
 	}
 	return o
 }
@@ -251,9 +253,6 @@ func (part *partition) take(r *request) (since time.Time, more bool) {
 	}
 	o := part.next()
 	part.number(o)
-	if o.encoded == nil {
-		part.seal(o)
-	}
 	o.settled = false
 	part.inflight = append(part.inflight, o)
 	r.add(o)
@@ -264,13 +263,13 @@ func (part *partition) take(r *request) (since time.Time, more bool) {
 	return since, false
 }
 
-// seal books the part of o's buffer that its records do not fill, so that the
-// budget bounds the memory and not just the records.
+// seal books what o takes besides its records, the part of its buffer that they
+// do not fill with it, so that the budget bounds the memory and not just the records.
 func (part *partition) seal(o *outgoing) {
 	part.lastSize = o.builder.Len()
-	idle := int64(o.builder.Cap() - o.builder.Len())
-	o.charge += idle
-	part.p.budget.used.Add(idle)
+	more := batchOverhead + int64(o.builder.Cap()-o.builder.Len())
+	o.charge += more
+	part.p.budget.used.Add(more)
 }
 
 // next removes and returns the first waiting batch.
@@ -433,7 +432,7 @@ func (part *partition) call() {
 	var ready []*outgoing
 	for {
 		part.mu.Lock()
-		ready, part.completions = part.completions, ready[:0]
+		ready, part.completions = part.completions, without(ready, len(ready))
 		part.calling = len(ready) > 0
 		part.mu.Unlock()
 		if len(ready) == 0 {
@@ -450,16 +449,18 @@ func (part *partition) call() {
 			o.callbacks = nil
 			part.p.finished(o)
 		}
-		clear(ready)
 	}
 }
 
-// without returns list without its first n batches, with the same room if that
-// are all: most partitions have one batch at a time.
+// without returns list without its first n batches. If that are all it keeps its
+// room for the next, unless that is much: most partitions have one batch at a time.
 func without(list []*outgoing, n int) []*outgoing {
 	clear(list[:n])
-	if n == len(list) {
-		return list[:0]
+	switch {
+	case n < len(list):
+		return list[n:]
+	case cap(list) > 16:
+		return nil
 	}
-	return list[n:]
+	return list[:0]
 }

@@ -248,6 +248,7 @@ func (p *Producer) accept(ctx context.Context, r *domain.Record, callback Callba
 		return nil, err
 	}
 	if !p.budget.try(held) {
+		p.dispatcher.starve()
 		if !wait {
 			return nil, domain.ErrBufferFull
 		}

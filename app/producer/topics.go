@@ -26,6 +26,7 @@ type topic struct {
 	id         domain.TopicID
 	name       string
 	partitions atomic.Pointer[[]atomic.Pointer[partition]]
+	made       atomic.Int32 // how often partitions were made
 	read       atomic.Int64 // nanoseconds since the producer began
 	refreshing atomic.Bool
 	entered    uint64      // the state of topics when it was entered
@@ -173,15 +174,22 @@ func (t *topic) partition(id domain.PartitionID) *partition {
 	return t.partitionIn(list, id)
 }
 
-// groupSize is how many partitions are made at a time, side by side.
-const groupSize = 64
+// A topic's first lonePartitions partitions are made one by one, the others
+// groupSize at a time, side by side (see partition).
+const (
+	lonePartitions = 16
+	groupSize      = 128
+)
 
 func (t *topic) partitionIn(list []atomic.Pointer[partition], id domain.PartitionID) *partition {
 	if part := list[id].Load(); part != nil {
 		return part
 	}
-	first := int(id) / groupSize * groupSize
-	group := list[first:min(first+groupSize, len(list))]
+	first, size := int(id), 1
+	if t.made.Add(1) > lonePartitions {
+		first, size = int(id)/groupSize*groupSize, groupSize
+	}
+	group := list[first:min(first+size, len(list))]
 	parts, sendings := make([]partition, len(group)), make([]sending, len(group))
 	for i := range group {
 		sendings[i] = sending{topic: t, id: domain.PartitionID(first + i), session: t.p.session.Load()}
