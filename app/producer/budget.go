@@ -15,6 +15,7 @@ type budget struct {
 	limit   int64
 	used    atomic.Int64
 	waiting atomic.Int32 // len(queue), for the fast paths
+	onWait  func()       // told, unless nil, that somebody waits
 
 	mu     sync.Mutex
 	queue  []*waiter
@@ -47,6 +48,9 @@ func (b *budget) acquire(ctx context.Context, n int64) error {
 	w, err := b.enqueue(n)
 	if err != nil {
 		return err
+	}
+	if b.onWait != nil {
+		b.onWait()
 	}
 	select {
 	case <-w.ready:

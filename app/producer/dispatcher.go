@@ -52,7 +52,7 @@ type dispatcher struct {
 	wake chan struct{} // capacity 1: a wake-up is never lost and never blocks
 
 	triggered atomic.Bool  // a partition reached BatchSize
-	starved   atomic.Bool  // a record found no room in the buffer
+	refused   atomic.Int64 // what a TrySend found no room for
 	waterline atomic.Int64 // wake the dispatcher when so much of the budget is used
 	inflight  atomic.Int64 // of the budget: batches that are sent and not settled
 
@@ -110,11 +110,22 @@ func (d *dispatcher) trigger() {
 	}
 }
 
-// starve says that a record found no room.
-func (d *dispatcher) starve() {
-	if !d.starved.Swap(true) {
+// refuse says that a TrySend found no room for n bytes.
+func (d *dispatcher) refuse(n int64) {
+	if d.refused.Swap(n) == 0 {
 		d.signal()
 	}
+}
+
+// overfull reports whether a record waits for room in the buffer, or found none
+// that there is not now either.
+func (d *dispatcher) overfull() bool {
+	b, n := &d.p.budget, d.refused.Load()
+	if n > 0 && b.used.Load()+n <= b.limit {
+		d.refused.CompareAndSwap(n, 0)
+		n = 0
+	}
+	return n > 0 || b.waiting.Load() > 0
 }
 
 // checkWaterline wakes the dispatcher when enough waits for a request.
@@ -222,7 +233,7 @@ func (d *dispatcher) cutAt(now time.Time) time.Time {
 	room := int64(len(d.ready)*sequence.Window) * int64(d.p.cfg.BatchBytes)
 	ripe := d.p.ripe(len(d.ready), held)
 	d.waterline.Store(held + ripe) // before the look at what is used: no crossing is missed
-	full := min(d.p.budget.used.Load()-held, room) >= ripe || d.starved.Load() || d.p.budget.waiting.Load() > 0
+	full := min(d.p.budget.used.Load()-held, room) >= ripe || d.overfull()
 	if d.flushing > 0 || full && young < maxYoungRequests || !late.After(now) {
 		return now
 	}
@@ -261,7 +272,7 @@ func earlier(a, b time.Time) time.Time {
 // cut makes a request of what waits and sends it.
 func (d *dispatcher) cut(now time.Time) {
 	d.triggered.Store(false) // a later trigger is for the next request
-	d.starved.Store(false)
+	d.refused.Store(0)
 	d.mu.Lock()
 	ready := d.ready
 	d.ready = nil

@@ -95,7 +95,7 @@ func New(ctx context.Context, to Ports, cfg Config) (*Producer, error) {
 		rng: rand.New(rand.NewPCG(seed, 0)), over: make(chan struct{}),
 	}
 	p.life, p.end = context.WithCancel(context.WithoutCancel(ctx))
-	p.budget.limit = cfg.BufferBytes
+	p.budget.limit, p.budget.onWait = cfg.BufferBytes, p.dispatcher.signal
 	p.buffers.limit = cfg.BufferBytes / 4 * 5 // in use: at most BufferBytes and what open batches do not fill yet
 	p.renewing <- struct{}{}
 	if cfg.Idempotence {
@@ -248,8 +248,8 @@ func (p *Producer) accept(ctx context.Context, r *domain.Record, callback Callba
 		return nil, err
 	}
 	if !p.budget.try(held) {
-		p.dispatcher.starve()
 		if !wait {
+			p.dispatcher.refuse(held)
 			return nil, domain.ErrBufferFull
 		}
 		if err := p.budget.acquire(ctx, held); err != nil {
