@@ -31,7 +31,7 @@ type Config struct {
 	// It is a bound, not a delay: with nothing in flight a lone record leaves at once. While
 	// records of more than 512 partitions wait, the bound is twice the time that requests
 	// take, up to a second, if that is more; and while more of them wait than one request
-	// takes, five times BatchTimeout, likewise.
+	// takes, ten times BatchTimeout, likewise.
 	BatchTimeout time.Duration
 
 	// Codec compresses batches; nil sends them as they are. A batch that does

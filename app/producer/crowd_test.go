@@ -18,7 +18,7 @@ import (
 // stay to grow; how long they may is counted from their own first record.
 func TestSendAsync_OfManyPartitionsTheOldestGoFirstAndTheOthersKeepTheirTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const partitions, half = 3*crowd + 24, 600
+		const partitions, half = 3*crowd + 44, 600
 		w := newWire(t)
 		w.topic(t, partitions)
 		w.hold = make(chan struct{})
@@ -129,7 +129,7 @@ func TestSendAsync_OfManyPartitionsOneThatComesBackGoesFirst(t *testing.T) {
 		send(failing+1, "stuck")
 		synctest.Wait()
 		<-time.After(time.Microsecond) // of the bubble's clock: those that follow are younger
-		body := strings.Repeat("x", 3860)
+		body := strings.Repeat("x", 3880)
 		for i := 2 * failing; i < partitions-64; i++ {
 			send(i, body)
 		}

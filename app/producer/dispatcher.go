@@ -33,7 +33,7 @@ const (
 	// crowdTimeouts times BatchTimeout. Either is bounded by crowdLimit, and by a crowdShare-th of
 	// DeliveryTimeout, at which batches are closed anyway (see stale).
 	crowd         = 512
-	crowdTimeouts = 5
+	crowdTimeouts = 10
 	crowdLimit    = time.Second
 	crowdShare    = 16
 )
