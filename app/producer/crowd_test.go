@@ -18,7 +18,7 @@ import (
 // stay to grow; how long they may is counted from their own first record.
 func TestSendAsync_OfManyPartitionsTheOldestGoFirstAndTheOthersKeepTheirTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const partitions, half = 3*crowd + 44, 600
+		const partitions, half = 3*crowd + 24, 600
 		w := newWire(t)
 		w.topic(t, partitions)
 		w.hold = make(chan struct{})
@@ -129,7 +129,7 @@ func TestSendAsync_OfManyPartitionsOneThatComesBackGoesFirst(t *testing.T) {
 		send(failing+1, "stuck")
 		synctest.Wait()
 		<-time.After(time.Microsecond) // of the bubble's clock: those that follow are younger
-		body := strings.Repeat("x", 3880)
+		body := strings.Repeat("x", 3860)
 		for i := 2 * failing; i < partitions-64; i++ {
 			send(i, body)
 		}
@@ -191,11 +191,7 @@ func TestSend_ARecordThatFindsNoRoomHasOthersLeave(t *testing.T) {
 		p.SendAsync(t.Context(), value("stuck"), nil)
 		synctest.Wait()
 		body := strings.Repeat("x", 3500)
-		for i := range partitions {
-			r := value(body)
-			r.Partition = domain.ToPartition(domain.PartitionID(i))
-			p.SendAsync(t.Context(), r, nil)
-		}
+		sendToEach(t, p, partitions, body)
 		synctest.Wait()
 		if n := len(w.sent()); n != 1 {
 			t.Fatalf("%d requests before the buffer is full, want only the one that is stuck", n)
@@ -227,11 +223,7 @@ func TestSendAsync_OfManyPartitionsDoNotWaitTheirDeliveryTimeoutAway(t *testing.
 		p.SendAsync(t.Context(), value("stuck"), nil)
 		synctest.Wait()
 		body, began := strings.Repeat("x", 2<<10), time.Now()
-		for i := range partitions {
-			r := value(body)
-			r.Partition = domain.ToPartition(domain.PartitionID(i))
-			p.SendAsync(t.Context(), r, nil)
-		}
+		sendToEach(t, p, partitions, body)
 		w.await(t, 2)
 		requireAbout(t, "the first left", time.Since(began), p.cfg.BatchTimeout)
 		close(w.hold)
@@ -265,6 +257,16 @@ func TestSendAsync_ABatchInPiecesThatCannotBeCompressedFails(t *testing.T) {
 		}
 		requireNothingHeld(t, p)
 	})
+}
+
+// sendToEach sends a record to each of the first partitions.
+func sendToEach(t *testing.T, p *Producer, partitions int, body string) {
+	t.Helper()
+	for i := range partitions {
+		r := value(body)
+		r.Partition = domain.ToPartition(domain.PartitionID(i))
+		p.SendAsync(t.Context(), r, nil)
+	}
 }
 
 // requireNothingHeld fails the test if a producer without records under way has

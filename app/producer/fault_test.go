@@ -215,8 +215,8 @@ func TestTrySend_NeverBlocks(t *testing.T) {
 			}
 			accepted++
 		}
-		if accepted == 0 || accepted > 33 {
-			t.Errorf("%d records fit 1000 bytes", accepted)
+		if fit := 1000 / (batch.RecordBound(nil, []byte("v"), nil) + recordOverhead); accepted == 0 || accepted > fit {
+			t.Errorf("%d records fit 1000 bytes, want at most %d", accepted, fit)
 		}
 		if _, err := p.TrySend(domain.Record{Topic: "missing"}, nil); !errors.Is(err, domain.ErrWouldBlock) {
 			t.Errorf("unknown topic: %v, want ErrWouldBlock", err)

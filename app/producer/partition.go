@@ -15,10 +15,9 @@ import (
 )
 
 const (
-	// recordOverhead is what a record costs in memory besides its bytes: its Pending or,
-	// if the caller waits for that and drops the Pending, its callback. A batch costs
-	// batchOverhead besides its buffers.
-	recordOverhead = 16
+	// recordOverhead is what a record costs in memory besides its bytes: its
+	// Pending and its callback. A batch costs batchOverhead besides its buffers.
+	recordOverhead = 32
 	batchOverhead  = 480
 	// smallBatch is the size in bytes, before compression, of batches that are
 	// so small because their partitions are many.
